@@ -1,0 +1,41 @@
+# make demo    the main job, end to end, on the embedded synthetic cohort
+# make test    the tests
+# make check   ruff, mypy and the floors (import-linter)
+# make bench   every claim of benchmarks/, measured against its named peer
+# make real    the three real pipelines (MEDMM_DATA=folder with picai_psa, kits19_egfr, mhh_covid)
+#
+# On the public index a Linux torch is the CUDA build, several gigabytes. To get the CPU build, set
+# PIP_EXTRA_INDEX_URL to PyTorch's CPU wheel index (its address is on PyTorch's "Get started" page):
+#     make demo PIP_EXTRA_INDEX_URL=...
+
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= 2
+PYTEST_ARGS ?=
+export PIP_EXTRA_INDEX_URL
+
+.PHONY: env demo test check bench real clean
+env: .venv/.ready
+
+.venv/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: env
+	$(BIN)/medmm demo
+
+test: env
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: env
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv demo runs

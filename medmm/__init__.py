@@ -1,0 +1,1 @@
+"""medmm: multimodal medical diagnosis, from DICOM, records and biomarkers to explained scores."""

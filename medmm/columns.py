@@ -1,0 +1,150 @@
+"""What a cohort declares of one field, one result code or one kind of image, and one value of it.
+
+Units are UCUM strings throughout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Role = Literal["input", "subgroup", "key", "time", "outcome", "never"]
+Kind = Literal["number", "category", "ordinal", "date", "flag", "text"]
+Summary = Literal["last", "first", "min", "max", "mean", "count"]
+
+Range = tuple[float, float]
+Words = tuple[str, ...]
+
+
+class Declared(BaseModel):
+    """Base of everything a person writes in YAML: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FieldSpec(Declared):
+    """One column of a wide table: a clinical field with at most one value per patient."""
+
+    role: Role
+    kind: Kind = "category"
+    unit: str | None = None
+    plausible: Range | None = None
+    reference: Range | None = None
+    label: str | None = None
+    code: str | None = None
+    missing_codes: Words = ()
+    levels: Words = ()
+    why: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FieldSpec:
+        if self.role == "never" and not self.why:
+            raise ValueError("a column that is never used says `why`")
+        if self.kind == "ordinal" and len(self.levels) < 2:
+            raise ValueError("an ordinal field lists its `levels`, lowest first")
+        return self
+
+
+class ResultSpec(Declared):
+    """One code of a long table: a biomarker with any number of timed results per patient."""
+
+    role: Role
+    kind: Literal["number"] = "number"
+    code: str | None = None
+    name: str | None = None
+    unit: str | None = None
+    molar_mass_g_per_mol: Annotated[float, Field(gt=0)] | None = None
+    plausible: Range | None = None
+    reference: Range | None = None
+    label: str | None = None
+    summary: Summary | tuple[Summary, ...] = "last"
+    window_days: Annotated[float, Field(gt=0)] | None = None
+    scale: Literal["linear", "log"] = "linear"
+    missing_codes: Words = ()
+    why: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ResultSpec:
+        if (self.code is None) == (self.name is None):
+            raise ValueError("a result is identified by `code` or by `name`, one of them")
+        if self.role == "never" and not self.why:
+            raise ValueError("a result that is never used says `why`")
+        return self
+
+    @property
+    def summaries(self) -> tuple[Summary, ...]:
+        """The summaries asked for, as a tuple."""
+        return (self.summary,) if isinstance(self.summary, str) else self.summary
+
+
+class AssumeKnown(Declared):
+    """A person's statement that undated values of a source were known at the prediction time."""
+
+    assume_known: str
+
+
+class ImageSpec(Declared):
+    """One image block: which series of a patient is taken, and what its numbers mean."""
+
+    dir: str
+    match: Literal["PatientID"] = "PatientID"
+    modality: str | None = None
+    body_part: str | None = None
+    description: str | None = None
+    orientation: Literal["axial", "coronal", "sagittal"] | None = None
+    thickness_mm: Range | None = None
+    choose: Literal["nearest", "first", "last", "largest"] = "nearest"
+    time: Literal["dates", "longitudinal_offset"] = "dates"
+    undated: Literal["refuse"] | AssumeKnown = "refuse"
+    allow_burned_in: bool = False
+    kind: Literal["intensity", "label_map"] = "intensity"
+    labels: tuple[int, ...] = ()
+    label: str | None = None
+    required: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ImageSpec:
+        if (self.kind == "label_map") != bool(self.labels):
+            raise ValueError("`labels` lists the values of a label_map, and of nothing else")
+        return self
+
+
+class Status(StrEnum):
+    """Why a value is, or is not, there."""
+
+    KNOWN = "known"
+    MISSING = "missing"
+    LATER = "later"
+    UNDATED = "undated"
+    OUTSIDE_WINDOW = "outside_window"
+    IMPLAUSIBLE = "implausible"
+    UNPARSABLE = "unparsable"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One field of one patient, as it was known at the prediction time.
+
+    Attributes:
+        value: a number in the declared unit, a category, or None unless ``status`` is KNOWN.
+        status: why the value is or is not there.
+        text: the cell as recorded ("<0.01", "male"); empty when there was none.
+        comparator: "", "<", "<=", ">" or ">=", when the laboratory gave a limit.
+        offset_days: when it became known, in days before (negative) or at the prediction time;
+            None for a field without a time, and for an undated one.
+        undated: whether it was used on a person's word that it was known in time.
+    """
+
+    value: float | str | None
+    status: Status = Status.KNOWN
+    text: str = ""
+    comparator: str = ""
+    offset_days: float | None = None
+    undated: bool = False
+
+
+MISSING = Value(None, Status.MISSING)
+"""A cell that the source left empty."""

@@ -1,0 +1,113 @@
+"""Every error medmm raises on purpose, and the exit code each one owns.
+
+    MedmmError                     1   anything below
+    ├── TooManyRefused             3   more patients refused than the caller allows
+    ├── ConfigError   (ValueError) 4   cohort.yaml or recipe.yaml cannot mean what it says
+    ├── DataError     (ValueError) 5   a table is missing, malformed or contradicts itself
+    ├── DicomRefusal  (ValueError) 6   a file or series that must not become an array
+    ├── BundleError   (ValueError) 7   a bundle that is damaged, altered or of another schema
+    ├── OutputError   (OSError)    8   a result that cannot be written where it was asked for
+    ├── FittingError  (RuntimeError) 9 training cannot go on, or cannot start
+    └── ExplanationError (RuntimeError) 10  an explanation that would not add up
+
+A message says what, which modality, where and what to do. It never carries a patient's id, name or
+birth date: subjects are named by their pseudonym. Usage errors exit 2, an interrupt exits 130.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MedmmError(Exception):
+    """Base of the tree; catching it catches every refusal made on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class TooManyRefused(MedmmError):
+    """More patients were refused than ``--max-refused`` allows."""
+
+    exit_code = 3
+
+
+class ConfigError(MedmmError, ValueError):
+    """A cohort.yaml or recipe.yaml that cannot mean what it says."""
+
+    exit_code = 4
+
+
+class DataError(MedmmError, ValueError):
+    """A table that is missing, malformed or contradicts itself."""
+
+    exit_code = 5
+
+
+class DicomRefusal(MedmmError, ValueError):
+    """A DICOM file or series that must not become an array.
+
+    Attributes:
+        reason: a code of :data:`REASONS`.
+        detail: one sentence without patient data.
+    """
+
+    exit_code = 6
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        if reason not in REASONS:
+            raise AssertionError(f"{reason!r} is not a refusal reason")
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+
+
+class BundleError(MedmmError, ValueError):
+    """A bundle that is damaged, altered or written by another schema."""
+
+    exit_code = 7
+
+
+class OutputError(MedmmError, OSError):
+    """A result that cannot be written where it was asked for."""
+
+    exit_code = 8
+
+
+class FittingError(MedmmError, RuntimeError):
+    """Training that cannot start, or cannot go on."""
+
+    exit_code = 9
+
+
+class ExplanationError(MedmmError, RuntimeError):
+    """An explanation that would not add up to the score it explains."""
+
+    exit_code = 10
+
+
+REASONS = frozenset(
+    {
+        "corrupt",
+        "no_pixel_data",
+        "not_dicom",
+        "no_dicom",
+        "unsupported_sop",
+        "unsupported_transfer_syntax",
+        "unsupported_photometric",
+        "inconsistent_geometry",
+        "missing_geometry",
+        "missing_slices",
+        "gantry_tilt",
+        "duplicate_slices",
+        "duplicate_uid",
+        "multiple_volumes",
+        "multiple_series",
+        "multiple_patients",
+        "multiframe_not_spatial",
+        "invalid_spacing",
+        "invalid_rescale",
+        "missing_tags",
+        "resource_limit",
+    }
+)
+"""The reasons for which a DICOM file or series is refused; one vocabulary for every door."""

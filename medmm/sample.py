@@ -1,0 +1,163 @@
+"""The plain values that travel between rooms: a patient's inputs, a sample, a score, an attribution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from medmm.arrays import Float32
+from medmm.columns import Value
+
+TableRow: TypeAlias = Mapping[str, Value]
+"""The fields of one table for one patient, by field name."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesSource:
+    """One chosen DICOM series of one patient.
+
+    Attributes:
+        files: the files of the series, in any order.
+        offset_days: acquisition relative to the prediction time, or None when undated.
+        undated: whether it was used on a person's word that it was known in time.
+        pseudonym: a keyed short name of the series; the only name that may be shown or logged.
+    """
+
+    files: tuple[Path, ...]
+    offset_days: float | None = None
+    undated: bool = False
+    pseudonym: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """A modality that a patient does not have, and why ("no_series", "missing_slices", …)."""
+
+    reason: str
+
+
+Source: TypeAlias = TableRow | SeriesSource | Absence
+"""What the cohort hands to a modality for one patient."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """One row of a cohort: one (subject, prediction time).
+
+    Attributes:
+        subject_id: the real id; leaves the process only in score files.
+        pseudonym: 16 hex digits, keyed; used in pages, logs and file names.
+        sources: per modality block, what was known at the prediction time.
+        targets: per outcome, the label; an outcome that is not known has no key.
+        subgroups: per subgroup field, the category as text.
+        split: "train", "held_out", or "" when the patient only comes to be scored.
+        fold: outer fold of a train patient, -1 otherwise.
+    """
+
+    subject_id: str
+    pseudonym: str
+    sources: Mapping[str, Source]
+    targets: Mapping[str, float] = field(default_factory=dict)
+    subgroups: Mapping[str, str] = field(default_factory=dict)
+    split: str = ""
+    fold: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the networks see of one patient; an absent modality has no key.
+
+    Attributes:
+        inputs: image ``Float[channel x y z]`` or ``Float[channel x y]`` (RAS+), table ``Float[feature]``.
+        absent: the reason for each modality that has no input.
+    """
+
+    subject_id: str
+    inputs: Mapping[str, Float32]
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    """One Shapley player of a table: a clinical field, with the columns that move together.
+
+    Attributes:
+        name: the field's name in the cohort.
+        label: what a reader sees.
+        columns: positions of its columns (values, one-hot, missing indicator) in the transformed row.
+        missing_column: the column that is 1 where the field is missing, 0 where it is known.
+        unit: UCUM unit, or None.
+        reference: reference range in that unit, or None.
+    """
+
+    name: str
+    label: str
+    columns: tuple[int, ...]
+    missing_column: int
+    unit: str | None = None
+    reference: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One predicted outcome of one patient: log-odds before and after calibration, and the risk."""
+
+    kind: Literal["binary"]
+    logit: float
+    calibrated_logit: float
+    probability: float
+    decision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One patient's result, whatever became of it.
+
+    Attributes:
+        status: "scored", or "refused".
+        reason: why a patient was refused; empty when scored.
+        modalities: per modality, "used" or the reason of its absence.
+        as_of_days: per field, the offset of the value used, in days.
+        undated: number of values and series used without a date.
+        warnings: out-of-range values, unseen categories and the like, without patient data.
+    """
+
+    subject_id: str
+    status: Literal["scored", "refused"]
+    reason: str
+    outcomes: Mapping[str, Outcome]
+    modalities: Mapping[str, str]
+    bundle_sha256: str
+    as_of_days: Mapping[str, float | None] = field(default_factory=dict)
+    undated: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """A logit taken apart: ``base + sum(values) + residual == logit``.
+
+    Attributes:
+        outcome: the outcome explained.
+        component: "modality", or the modality whose fields are the players.
+        names: the players.
+        base: mean logit over the reference population.
+        values: log-odds per player.
+        errors: standard error per value (0 where exact).
+        logit: what the values add up to.
+    """
+
+    outcome: str
+    component: str
+    names: tuple[str, ...]
+    base: float
+    values: tuple[float, ...]
+    errors: tuple[float, ...]
+    logit: float
+
+    @property
+    def residual(self) -> float:
+        """What the sum misses; the receipt refuses more than 1e-5."""
+        return self.logit - self.base - sum(self.values)
