@@ -1,0 +1,21 @@
+"""DICOM in: a folder becomes an index, a series becomes a volume or a typed refusal; never a guess."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "FileEntry": "index",
+    "Index": "index",
+    "SeriesEntry": "index",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its file on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
