@@ -1,0 +1,1 @@
+"""A score written down: the same numbers in every encoding."""

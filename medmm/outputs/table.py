@@ -1,0 +1,273 @@
+"""Scores as a table: Parquet, CSV or JSON lines, one row per score, and back with the same numbers.
+
+The columns are ``subject_id, status, reason, bundle_sha256, undated``, then ``<outcome>.kind``,
+``<outcome>.logit``, ``<outcome>.calibrated_logit``, ``<outcome>.probability`` and ``<outcome>.decision``
+per outcome, ``modality.<name>`` per modality ("used", or why not), and ``as_of_days`` and ``warnings``
+as JSON text. A refused patient has a row whose outcome cells are empty.
+
+``subject_id`` is the real id, so these files have mode 0600.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from medmm.errors import DataError, OutputError
+from medmm.sample import Outcome, Score
+
+_PLAIN = ("subject_id", "status", "reason", "bundle_sha256")
+_NUMBERS = ("logit", "calibrated_logit", "probability")
+_OUTCOME = ("kind", *_NUMBERS, "decision")
+_MODALITY = "modality."
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+"""First characters that a spreadsheet may take for a formula (OWASP, CSV injection), and the quote itself."""
+
+Row = dict[str, Any]
+Format = tuple[Callable[[Sequence[Score], IO[bytes]], None], Callable[[bytes], list[Score]]]
+"""How a suffix is written, and how it is read."""
+
+
+def to_json(score: Score) -> str:
+    """Return a score as one line of JSON; numbers read back to the same float.
+
+    Raises:
+        OutputError: if a number of the score is not finite.
+    """
+    plain = {
+        **{name: getattr(score, name) for name in _PLAIN},
+        "undated": score.undated,
+        "outcomes": {
+            name: {key: getattr(outcome, key) for key in _OUTCOME} for name, outcome in score.outcomes.items()
+        },
+        "modalities": dict(score.modalities),
+        "as_of_days": dict(score.as_of_days),
+        "warnings": list(score.warnings),
+    }
+    return _json(plain)
+
+
+def from_json(text: str) -> Score:
+    """Return the score that :func:`to_json` wrote.
+
+    Raises:
+        DataError: if the text is not such a score.
+    """
+    try:
+        plain = json.loads(text)
+        outcomes = {name: Outcome(**outcome) for name, outcome in plain.pop("outcomes").items()}
+        return Score(outcomes=outcomes, warnings=tuple(plain.pop("warnings")), **plain)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"not a score in JSON ({type(error).__name__})") from None
+
+
+def write_scores(scores: Iterable[Score], path: Path) -> Path:
+    """Write one row per score; the suffix chooses ``.parquet``, ``.csv`` or ``.jsonl``.
+
+    The file appears complete or not at all, with mode 0600.
+
+    Raises:
+        OutputError: if the folder cannot be written, the suffix is another, or a number is not finite.
+    """
+    path = Path(path)
+    write = _format(path)[0]
+    content = list(scores)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _atomically(path, lambda file: write(content, file))
+    except OutputError:
+        raise
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise OutputError(
+            f"cannot write the scores to {path}: {why}; choose another --out or make its folder writable"
+        ) from None
+    return path
+
+
+def read_scores(path: Path) -> list[Score]:
+    """Return the scores of a file that :func:`write_scores` wrote, in its order.
+
+    Raises:
+        DataError: if the file is missing or is not such a table.
+        OutputError: if the suffix is none that scores are written with.
+    """
+    path = Path(path)
+    read = _format(path)[1]
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read the scores of {path}: {error.strerror}") from None
+    try:
+        return read(content)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Let ``write`` fill a private temporary file beside ``path``, then rename it over ``path``."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".scores-", delete=False) as file:
+        try:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def _json(value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise OutputError(
+            "a score with a number that is not finite is not written; refuse the patient"
+        ) from None
+
+
+def _row(score: Score) -> Row:
+    row: Row = {name: getattr(score, name) for name in _PLAIN}
+    row["undated"] = score.undated
+    for name, outcome in score.outcomes.items():
+        if not all(math.isfinite(getattr(outcome, key)) for key in _NUMBERS):
+            raise OutputError(f"outcome {name!r} of a score is not finite; refuse the patient instead")
+        row |= {f"{name}.{key}": getattr(outcome, key) for key in _OUTCOME}
+    row |= {_MODALITY + name: word for name, word in score.modalities.items()}
+    row["as_of_days"] = _json(dict(score.as_of_days))
+    row["warnings"] = _json(list(score.warnings))
+    return row
+
+
+def _score(row: Mapping[str, Any]) -> Score:
+    names = [column.removesuffix(".kind") for column in row if column.endswith(".kind")]
+    return Score(
+        subject_id=row["subject_id"],
+        status=row["status"],
+        reason=row["reason"],
+        bundle_sha256=row["bundle_sha256"],
+        undated=int(row["undated"]),
+        outcomes={
+            name: Outcome(
+                kind=row[f"{name}.kind"],
+                **{key: float(row[f"{name}.{key}"]) for key in _NUMBERS},
+                decision=row[f"{name}.decision"],
+            )
+            for name in names
+            if row[f"{name}.kind"]
+        },
+        modalities={
+            column.removeprefix(_MODALITY): word
+            for column, word in row.items()
+            if column.startswith(_MODALITY) and word
+        },
+        as_of_days=json.loads(row["as_of_days"]),
+        warnings=tuple(json.loads(row["warnings"])),
+    )
+
+
+def _scores(rows: Iterable[Mapping[str, Any]]) -> list[Score]:
+    try:
+        return [_score(row) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"not a table of scores ({type(error).__name__})") from None
+
+
+def _columns(scores: Sequence[Score]) -> list[str]:
+    """Return the columns in the order of the module's docstring; outcomes and modalities as they appear."""
+    outcomes = dict.fromkeys(name for score in scores for name in score.outcomes)
+    modalities = dict.fromkeys(name for score in scores for name in score.modalities)
+    for name in (*outcomes, *modalities):
+        if not name or "." in name or (name in outcomes and name == "modality"):
+            raise OutputError(f"an outcome or modality named {name!r} cannot head a column of a score file")
+    return [
+        *_PLAIN,
+        "undated",
+        *(f"{name}.{key}" for name in outcomes for key in _OUTCOME),
+        *(_MODALITY + name for name in modalities),
+        "as_of_days",
+        "warnings",
+    ]
+
+
+def _write_parquet(scores: Sequence[Score], file: IO[bytes]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    def column_type(column: str) -> Any:
+        if column == "undated":
+            return pa.int64()
+        return pa.float64() if column.rpartition(".")[2] in _NUMBERS else pa.string()
+
+    columns = _columns(scores)
+    rows = [_row(score) for score in scores]
+    schema = pa.schema([(column, column_type(column)) for column in columns])
+    table = pa.table({column: [row.get(column) for row in rows] for column in columns}, schema=schema)
+    parquet.write_table(table, file)
+
+
+def _read_parquet(content: bytes) -> list[Score]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        rows = parquet.read_table(pa.BufferReader(content)).to_pylist()
+    except (pa.ArrowException, OSError, ValueError):
+        raise DataError("not a Parquet file") from None
+    return _scores(rows)
+
+
+def _quoted(cell: object) -> object:
+    """Return the cell with a quote before a character that would start a formula; numbers as they are."""
+    return "'" + cell if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+def _write_csv(scores: Sequence[Score], file: IO[bytes]) -> None:
+    columns = _columns(scores)
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    writer.writerow([_quoted(column) for column in columns])
+    for score in scores:
+        row = _row(score)
+        writer.writerow([_quoted(row.get(column, "")) for column in columns])
+    text.detach()
+
+
+def _read_csv(content: bytes) -> list[Score]:
+    try:
+        text = io.StringIO(content.decode("utf-8"), newline="")
+        header, *cells = [[cell.removeprefix("'") for cell in line] for line in csv.reader(text)]
+        return _scores(dict(zip(header, line, strict=True)) for line in cells)
+    except (ValueError, csv.Error):
+        raise DataError("not a CSV table of scores") from None
+
+
+def _write_jsonl(scores: Sequence[Score], file: IO[bytes]) -> None:
+    file.writelines(to_json(score).encode() + b"\n" for score in scores)
+
+
+def _read_jsonl(content: bytes) -> list[Score]:
+    return [from_json(line) for line in content.decode("utf-8", "replace").split("\n") if line]
+
+
+_FORMATS: dict[str, Format] = {
+    ".parquet": (_write_parquet, _read_parquet),
+    ".csv": (_write_csv, _read_csv),
+    ".jsonl": (_write_jsonl, _read_jsonl),
+}
+
+
+def _format(path: Path) -> Format:
+    try:
+        return _FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise OutputError(
+            f"no score file has the suffix {path.suffix!r}; use one of {', '.join(_FORMATS)}"
+        ) from None
