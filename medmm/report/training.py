@@ -1,0 +1,60 @@
+"""The page about one training run: who was in it, what was learned, and whether the image earns its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medmm.report.facts import FlowStep, Predictor, Provenance, VerdictCard
+
+
+@dataclass(frozen=True, slots=True)
+class LearningCurve:
+    """Losses of one model over its epochs.
+
+    Attributes:
+        name: the model ("fused, fold 1").
+        train: mean loss per epoch on the patients it was fitted on.
+        tuning: mean loss per epoch on the patients it was stopped on; empty when there were none.
+        best_epoch: 1-based epoch whose weights were kept, or 0.
+    """
+
+    name: str
+    train: tuple[float, ...]
+    tuning: tuple[float, ...] = ()
+    best_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPage:
+    """Everything the training page prints; a section without values is left out.
+
+    Attributes:
+        title: the pipeline's title.
+        question: the outcome asked about, in words.
+        intended_use: from the recipe.
+        provenance: bundle, version, date, seeds.
+        flow: inclusion flow, top to bottom.
+        predictors: out-of-fold figures: fused first, then each modality alone, then the trees.
+        verdict: whether the image earns its place, or None where there is no image.
+        curves: learning curves.
+        contact_sheet: PNG of what the network sees, from :func:`medmm.report.images.contact_sheet`; or empty.
+        settings: (name, value) lines of the recipe worth reading.
+        warnings: what a reader of the figures must know.
+    """
+
+    title: str
+    question: str
+    intended_use: str
+    provenance: Provenance
+    flow: tuple[FlowStep, ...] = ()
+    predictors: tuple[Predictor, ...] = ()
+    verdict: VerdictCard | None = None
+    curves: tuple[LearningCurve, ...] = ()
+    contact_sheet: bytes = b""
+    settings: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def render_training(page: TrainingPage) -> str:
+    """Return the page as one self-contained HTML document."""
+    raise NotImplementedError(page.title)
