@@ -1,0 +1,143 @@
+"""Does the image earn its place? The fused model against each model without the image, honestly.
+
+Asked on the patients who have the image, on out-of-fold scores, paired: the same resampled patients for
+every model, pairs of patients compared only inside the fold whose models scored them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from medmm.arrays import Float64
+from medmm.errors import DataError
+from medmm.evaluation.discrimination import auroc_measure
+from medmm.evaluation.resampling import (
+    RESAMPLES,
+    Estimate,
+    Measure,
+    bootstrap,
+    checked_folds,
+    checked_labels,
+    checked_scores,
+)
+
+MARGIN = 0.02
+"""The smallest gain in AUROC for which an image would be worth having."""
+
+FUSED = "fused"
+"""The name of the fused model among the predictions."""
+
+TABLE_ONLY = ("tables", "trees")
+"""The comparators that never see the image; these decide the verdict, others are only reported."""
+
+Word: TypeAlias = Literal["helps", "does not help", "cannot tell"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer, and the figures it rests on.
+
+    Attributes:
+        word: "helps" when the gain's lower bound is above 0 against every table-only model; else "does
+            not help" when its upper bound is below the margin against at least one; else "cannot tell".
+        patients: who have the image and a score of every model.
+        events: of these patients.
+        aurocs: AUROC of each model, within folds.
+        differences: AUROC of the fused model minus that of each other model.
+        margin: the smallest gain in AUROC that would count.
+    """
+
+    word: Word
+    patients: int
+    events: int
+    aurocs: Mapping[str, Estimate]
+    differences: Mapping[str, Estimate]
+    margin: float
+
+    def sentence(self) -> str:
+        """Return the verdict in plain words, with its figures."""
+        answer = {
+            "helps": "The image helps",
+            "does not help": f"The image does not help (a gain of {self.margin:.2f} or more is excluded)",
+            "cannot tell": "These data cannot tell whether the image helps",
+        }[self.word]
+        against = "; ".join(
+            f"{name} {self.aurocs[name].value:.2f}, difference {_signed(gain)}"
+            for name, gain in self.differences.items()
+        )
+        return (
+            f"{answer}: on {self.patients} patients with the image ({self.events} events), out-of-fold, "
+            f"the fused model has an AUROC of {self.aurocs[FUSED]}; {against} (95 % intervals)."
+        )
+
+
+def verdict(
+    labels: npt.ArrayLike,
+    folds: npt.ArrayLike,
+    predictions: Mapping[str, npt.ArrayLike],
+    *,
+    margin: float = MARGIN,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Verdict:
+    """Compare the fused model with the others, on the patients who have the image.
+
+    Args:
+        labels: ``[patient]``, 0 or 1, of the patients who have the image.
+        folds: ``[patient]``, the fold whose models scored the patient.
+        predictions: per model, out-of-fold scores ``[patient]`` of any scale; "fused" and at least one
+            of "tables" and "trees" must be there.
+        margin: the smallest gain in AUROC that would count.
+        resamples: number of bootstrap resamples.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: if a model is missing, or an array is malformed or of one class.
+    """
+    deciding = [name for name in TABLE_ONLY if name in predictions]
+    if FUSED not in predictions or not deciding:
+        raise DataError(
+            f"a verdict compares {FUSED!r} with at least one of {TABLE_ONLY}; given: {sorted(predictions)}"
+        )
+    truth = checked_labels(labels)
+    groups = checked_folds(folds, len(truth))
+    measures: dict[str, Measure] = {
+        name: auroc_measure(truth, checked_scores(scores, len(truth)), groups)
+        for name, scores in predictions.items()
+    }
+    others = [name for name in predictions if name != FUSED]
+    gains = {f"{FUSED} - {name}": _gain(measures[FUSED], measures[name]) for name in others}
+    found = bootstrap({**measures, **gains}, truth, groups, resamples=resamples, seed=seed)
+    differences = {name: found[f"{FUSED} - {name}"] for name in others}
+    return Verdict(
+        word=_word([differences[name] for name in deciding], margin),
+        patients=len(truth),
+        events=int(truth.sum()),
+        aurocs={name: found[name] for name in predictions},
+        differences=differences,
+        margin=margin,
+    )
+
+
+def _gain(fused: Measure, other: Measure) -> Measure:
+    def measure(weights: Float64) -> Float64:
+        return np.asarray(fused(weights) - other(weights))
+
+    return measure
+
+
+def _word(gains: list[Estimate], margin: float) -> Word:
+    if all(gain.lower > 0 for gain in gains):
+        return "helps"
+    if any(gain.upper < margin for gain in gains):
+        return "does not help"
+    return "cannot tell"
+
+
+def _signed(gain: Estimate) -> str:
+    return f"{gain.value:+.2f} ({gain.lower:+.2f} to {gain.upper:+.2f})"
