@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from medmm.report.facts import Estimate, FlowStep, Predictor, Provenance, Table, VerdictCard
+from medmm.report.facts import FlowStep, Predictor, Provenance, Table
+
+if TYPE_CHECKING:
+    from medmm.evaluation.calibrate import Agreement
+    from medmm.evaluation.comparison import Verdict
+    from medmm.evaluation.resampling import Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,36 +67,6 @@ class Histogram:
     edges: tuple[float, ...]
     without: tuple[int, ...]
     with_outcome: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationBin:
-    """Patients of similar predicted risk: mean predicted, observed share with interval, how many."""
-
-    predicted: float
-    observed: Estimate
-    patients: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CalibrationFacts:
-    """Whether predicted risks are the risks observed.
-
-    Attributes:
-        in_the_large: mean predicted less observed share.
-        intercept: log-odds, 0 when ideal.
-        slope: 1 when ideal.
-        brier: Brier score.
-        curve: smoothed (predicted, observed) points, ascending.
-        bins: grouped patients.
-    """
-
-    in_the_large: Estimate
-    intercept: Estimate
-    slope: Estimate
-    brier: Estimate
-    curve: tuple[tuple[float, float], ...] = ()
-    bins: tuple[CalibrationBin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +169,10 @@ class CohortPage:
     table_one: Table | None = None
     missingness: tuple[Missingness, ...] = ()
     predictors: tuple[Predictor, ...] = ()
-    verdict: VerdictCard | None = None
+    verdict: Verdict | None = None
     thresholds: tuple[Threshold, ...] = ()
     histogram: Histogram | None = None
-    calibration: CalibrationFacts | None = None
+    calibration: Agreement | None = None
     net_benefit: NetBenefit | None = None
     subgroups: tuple[Group, ...] = ()
     patterns: tuple[Group, ...] = ()

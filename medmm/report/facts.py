@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medmm.evaluation.resampling import Estimate
 
 SMALL_CELL = 11
 """Groups with fewer patients are not described: figures could point at a person (CMS cell size policy)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure with its interval.
-
-    Attributes:
-        value: the point estimate.
-        low: lower end of the interval, or None when there is none.
-        high: upper end of the interval, or None when there is none.
-    """
-
-    value: float
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,38 +62,6 @@ class Predictor:
     auroc: Estimate
     auprc: Estimate | None = None
     brier: Estimate | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The fused model against one other predictor, on the same patients, out-of-fold.
-
-    Attributes:
-        other: what it is compared with ("tables", "trees on the tables", "image").
-        difference: AUROC of the fused model less AUROC of the other, with its paired interval.
-    """
-
-    other: str
-    difference: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class VerdictCard:
-    """Whether the image earns its place.
-
-    Attributes:
-        word: "helps", "does not help" or "cannot tell".
-        sentence: the verdict in plain words, with its figures.
-        patients: how many patients the comparison rests on.
-        events: how many of them had the outcome.
-        comparisons: one paired difference per comparator.
-    """
-
-    word: str
-    sentence: str
-    patients: int
-    events: int
-    comparisons: tuple[Comparison, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from medmm.report.facts import Estimate, Provenance
+from medmm.report.facts import Provenance
 from medmm.report.images import ImageEvidence
 from medmm.sample import Attribution
+
+if TYPE_CHECKING:
+    from medmm.evaluation.resampling import Estimate
 
 Training = Literal["not_in_training", "out_of_fold", "in_training"]
 
@@ -144,13 +147,15 @@ class PlayerText:
 
     Attributes:
         label: what a reader sees.
-        value: raw value with unit, "not recorded", or empty for a modality.
-        reference: reference range with unit, or empty.
+        value: raw value, "not recorded", or empty for a modality.
+        unit: UCUM unit of value and reference, or empty.
+        reference: reference range as printed ("0 – 4"), or empty.
         absent: the modality is absent: its bar is the effect of absence.
     """
 
     label: str
     value: str = ""
+    unit: str = ""
     reference: str = ""
     absent: bool = False
 
@@ -182,7 +187,8 @@ class HowGood:
         events: how many of them had the outcome.
         auroc: discrimination, or None when too few patients.
         slope: calibration slope, 1 when ideal.
-        in_the_large: mean predicted less observed rate, as a difference of shares.
+        expected: mean predicted risk, 0 … 1, or None.
+        observed: observed share of events, 0 … 1, or None.
         site: "all sites" or the site's name.
     """
 
@@ -192,7 +198,8 @@ class HowGood:
     events: int
     auroc: Estimate | None = None
     slope: Estimate | None = None
-    in_the_large: Estimate | None = None
+    expected: float | None = None
+    observed: float | None = None
     site: str = "all sites"
 
 

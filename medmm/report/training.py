@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from medmm.report.facts import FlowStep, Predictor, Provenance, VerdictCard
+from medmm.report.facts import FlowStep, Predictor, Provenance
+
+if TYPE_CHECKING:
+    from medmm.evaluation.comparison import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class TrainingPage:
     provenance: Provenance
     flow: tuple[FlowStep, ...] = ()
     predictors: tuple[Predictor, ...] = ()
-    verdict: VerdictCard | None = None
+    verdict: Verdict | None = None
     curves: tuple[LearningCurve, ...] = ()
     contact_sheet: bytes = b""
     settings: tuple[tuple[str, str], ...] = ()
