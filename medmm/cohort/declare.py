@@ -1,0 +1,139 @@
+"""Reading what a person wrote in YAML: safely, and with an answer to every misspelt key."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from medmm.columns import AssumeKnown
+from medmm.errors import ConfigError
+
+MAX_YAML_BYTES = 1 << 20
+"""A declaration is written by hand; a megabyte of it is an accident or an attack."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Loader(yaml.CSafeLoader):
+    """The safe loader, with a duplicate key an error instead of a silent overwrite."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool) or key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands here twice, or is no word", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], str]:
+    """Read one YAML mapping; return it and its text.
+
+    Safe loader only, at most :data:`MAX_YAML_BYTES`, no anchors or aliases, no duplicate keys.
+
+    Raises:
+        ConfigError: if the file cannot be read, or is not such a mapping.
+    """
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ConfigError(f"{path} is larger than {MAX_YAML_BYTES} bytes; a declaration never is")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; name an existing file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    try:
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                line = event.start_mark.line + 1
+                raise ConfigError(f"{path}, line {line}: anchors and aliases are not read; write it out")
+        loaded = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML{_where(error)}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path} holds no mapping of keys; see cohorts/synthetic for an example")
+    return loaded, text
+
+
+def _where(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else ""
+
+
+def validated(model: type[Model], values: Mapping[str, Any], *, where: str) -> Model:
+    """Validate ``values`` as ``model``; every mistake of it is named in one error.
+
+    Args:
+        model: a pydantic model that forbids unknown keys.
+        values: what the YAML said.
+        where: the file, for the message.
+
+    Raises:
+        ConfigError: naming each key that is unknown ("did you mean …"), missing or wrong.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [_line(model, item) for item in error.errors(include_url=False, include_input=False)]
+        raise ConfigError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from None
+
+
+def did_you_mean(word: str, known: Iterator[str] | list[str]) -> str:
+    """Return "; did you mean 'x'?", or the known words when none is near."""
+    words = sorted(known)
+    near = difflib.get_close_matches(word, words, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(words[:20])}" if words else ""
+
+
+def _line(model: type[BaseModel], item: Any) -> str:
+    loc = tuple(part for part in item["loc"] if not _is_union_tag(part))
+    path = ".".join(str(part) for part in loc) or "the file"
+    if item["type"] == "extra_forbidden":
+        return f"{path} is not a key{did_you_mean(str(loc[-1]), _keys(model, loc[:-1]))}"
+    if item["type"] == "missing":
+        return f"{path} is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{path}: {message[:1].lower()}{message[1:]}"
+
+
+def _is_union_tag(part: object) -> bool:
+    # pydantic puts the tried member of a union into the location: "AssumeKnown", "literal['refuse']"
+    return isinstance(part, str) and (part == AssumeKnown.__name__ or part.startswith("literal["))
+
+
+def _keys(model: Any, loc: tuple[Any, ...]) -> list[str]:
+    """The keys that are known at ``loc`` inside ``model``."""
+    for part in loc:
+        model = next((found for found in _inside(model, part) if found is not None), None)
+    for candidate in _members(model):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return list(candidate.model_fields)
+    return []
+
+
+def _inside(model: Any, part: Any) -> Iterator[Any]:
+    for candidate in _members(model):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            field = candidate.model_fields.get(str(part))
+            yield field.annotation if field else None
+        elif get_origin(candidate) in (dict, Mapping):
+            yield get_args(candidate)[1]
+        elif get_origin(candidate) in (list, tuple):
+            yield get_args(candidate)[0]
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return get_args(annotation)
+    return (annotation,)

@@ -1,0 +1,381 @@
+"""cohort.yaml: tables, keys, the role of every column, the prediction time, windows, outcomes, splits.
+
+The file says nothing about models. ``load_spec`` reads it; :mod:`medmm.cohort.link` applies it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from medmm.cohort.declare import did_you_mean, read_yaml, validated
+from medmm.columns import AssumeKnown, Declared, FieldSpec, ImageSpec, ResultSpec, Words
+from medmm.errors import ConfigError
+
+BLOCKS = ("records", "biomarkers", "notes")
+"""Names of the blocks that are not images."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+Reason = Annotated[str, StringConstraints(min_length=3)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Undated = Literal["refuse"] | AssumeKnown
+Knowledge = Literal["known", "not_known"]
+
+
+class Subjects(Declared):
+    """The table whose rows are the people of the cohort, one row each."""
+
+    table: str
+    id: str
+
+
+class PredictionTime(Declared):
+    """The inclusive end of usable data, in one of three forms.
+
+    ``{table, column, resolution}``: a date or datetime of a table; ``{day: 0}``: day ``day`` of sources that
+    know only day offsets; ``{from_image: block}``: when the chosen series of that block was acquired.
+    """
+
+    table: str | None = None
+    column: str | None = None
+    resolution: Literal["day", "second"] = "day"
+    day: int | None = None
+    from_image: str | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> PredictionTime:
+        forms = [
+            self.table is not None or self.column is not None,
+            self.day is not None,
+            bool(self.from_image),
+        ]
+        if sum(forms) != 1:
+            raise ValueError("give one of {table, column, resolution}, {day: 0} or {from_image: block}")
+        if forms[0] and not (self.table and self.column):
+            raise ValueError("a prediction time from a table needs `table` and `column`")
+        return self
+
+
+class SameDay(Declared):
+    """Whether what shares the prediction day, without a time of day, was known."""
+
+    index_study: Knowledge = "not_known"
+    results: Knowledge = "not_known"
+
+
+class OutcomeSpec(Declared):
+    """One outcome: a column of a table with at most one row per subject.
+
+    ``negative`` may be left out when the column holds one other word besides ``positive``.
+    """
+
+    table: str
+    id: str | None = None
+    column: str | None = None
+    kind: Literal["binary"] = "binary"
+    positive: int | str | bool
+    negative: int | str | bool | None = None
+    missing_codes: Words = ()
+    label: str | None = None
+
+
+class Records(Declared):
+    """A wide table: one row per subject, one declared role per column."""
+
+    table: str
+    id: str | None = None
+    fields: dict[str, FieldSpec]
+    max_unparsable: Share = 0.05
+
+
+class ResultColumns(Declared):
+    """Which column of a long table holds what; ``time`` holds datetimes, ``day`` day offsets."""
+
+    id: str | None = None
+    code: str | None = None
+    name: str | None = None
+    value: str = "value"
+    unit: str | None = None
+    time: str | None = None
+    day: str | None = None
+    available_at: str | None = None
+    status: str | None = None
+
+    @model_validator(mode="after")
+    def _one_clock(self) -> ResultColumns:
+        if self.time and self.day:
+            raise ValueError("a result has its `time` or its `day`, not both")
+        if not (self.code or self.name):
+            raise ValueError("a long table needs a `code` or a `name` column")
+        return self
+
+
+class Biomarkers(Declared):
+    """A long table: any number of timed results per subject.
+
+    Attributes:
+        undated: what becomes of a result without a time.
+        no_unit: what becomes of a result without a unit where its code declares one.
+        units: how this source spells a unit, and the UCUM unit that is meant ({"K/uL": "10*3/uL"}).
+        duplicates: of differing values at one time (after corrected > final > preliminary), which is taken.
+        max_unparsable: largest share of a code's results that may fail to parse.
+    """
+
+    table: str
+    columns: ResultColumns
+    results: dict[Name, ResultSpec]
+    undated: Undated = "refuse"
+    no_unit: Literal["refuse"] | AssumeKnown = "refuse"
+    units: dict[str, str] = Field(default_factory=dict)
+    duplicates: Literal["highest", "lowest"] = "highest"
+    max_unparsable: Share = 0.05
+
+    @model_validator(mode="after")
+    def _identifiable(self) -> Biomarkers:
+        seen: set[tuple[str, str]] = set()
+        for name, result in self.results.items():
+            if result.role not in ("input", "never"):
+                raise ValueError(f"result {name!r}: the role of a result is `input` or `never`")
+            by, word = ("code", result.code) if result.code else ("name", result.name)
+            if getattr(self.columns, by) is None:
+                raise ValueError(f"result {name!r} is found by `{by}`, but columns.{by} is not mapped")
+            if (by, str(word)) in seen:
+                raise ValueError(f"two results are found by the {by} {word!r}")
+            seen.add((by, str(word)))
+        return self
+
+
+class NoteColumns(Declared):
+    """Which column of a table of notes holds what."""
+
+    id: str | None = None
+    text: str
+    time: str | None = None
+    day: str | None = None
+
+
+class Notes(Declared):
+    """A table of clinical notes; accounted for in the flow."""
+
+    table: str
+    columns: NoteColumns
+    undated: Undated = "refuse"
+
+
+class Crosswalk(Declared):
+    """A table that says which PatientID (of which issuer) belongs to which subject."""
+
+    table: str
+    id: str
+    patient_id: str
+    issuer: str | None = None
+
+
+class Exclusion(Declared):
+    """One reason to leave a subject out: a condition on a field, an outcome or an image block."""
+
+    field: str | None = None
+    outcome: str | None = None
+    image: str | None = None
+    below: float | None = None
+    above: float | None = None
+    equals: str | int | None = None
+    missing: Literal[True] | None = None
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> Exclusion:
+        if sum(item is not None for item in (self.field, self.outcome, self.image)) != 1:
+            raise ValueError("an exclusion looks at one `field`, `outcome` or `image`")
+        if sum(item is not None for item in (self.below, self.above, self.equals, self.missing)) != 1:
+            raise ValueError("an exclusion has one condition: `below`, `above`, `equals` or `missing: true`")
+        if self.field is None and self.missing is None:
+            raise ValueError("of an outcome or an image, only `missing: true` excludes")
+        return self
+
+
+class Splits(Declared):
+    """How subjects are divided; always whole subjects, never images or rows."""
+
+    by: Literal["patient"] = "patient"
+    stratify: tuple[str, ...] = ()
+    held_out: Share = 0.0
+    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    seed: int = 0
+
+
+class CohortSpec(Declared):
+    """A whole cohort.yaml.
+
+    Attributes:
+        root: folder of the data; None when the caller names it.
+        never_tables: tables that no model may see, and why.
+        never_columns: per table, columns outside `records.fields` that no model may see, and why.
+        deidentification: what was done to the data before it came here, in a sentence.
+    """
+
+    schema_version: Literal[1] = 1
+    name: Name
+    title: str | None = None
+    root: str | None = None
+    deidentification: str | None = None
+    subjects: Subjects
+    prediction_time: PredictionTime
+    same_day: SameDay = SameDay()
+    outcomes: dict[Name, OutcomeSpec] = Field(default_factory=dict)
+    records: Records | None = None
+    biomarkers: Biomarkers | None = None
+    notes: Notes | None = None
+    images: dict[Name, ImageSpec] = Field(default_factory=dict)
+    crosswalk: Crosswalk | None = None
+    never_tables: dict[str, Reason] = Field(default_factory=dict)
+    never_columns: dict[str, dict[str, Reason]] = Field(default_factory=dict)
+    exclusions: dict[Name, Exclusion] = Field(default_factory=dict)
+    splits: Splits = Splits()
+
+    @model_validator(mode="after")
+    def _coherent(self) -> CohortSpec:
+        self._check_names()
+        self._check_clock()
+        self._check_tables()
+        return self
+
+    @property
+    def subgroups(self) -> tuple[str, ...]:
+        """Names of the fields with role `subgroup`."""
+        fields = self.records.fields if self.records else {}
+        return tuple(name for name, field in fields.items() if field.role == "subgroup")
+
+    @property
+    def used_tables(self) -> tuple[str, ...]:
+        """Every table that is read, sorted."""
+        parts = (self.subjects, self.records, self.biomarkers, self.notes, self.crosswalk)
+        tables = {part.table for part in parts if part is not None}
+        tables |= {outcome.table for outcome in self.outcomes.values()}
+        if self.prediction_time.table:
+            tables.add(self.prediction_time.table)
+        return tuple(sorted(tables))
+
+    def _check_names(self) -> None:
+        taken = set(BLOCKS) & set(self.images)
+        if taken:
+            raise ValueError(f"{sorted(taken)} cannot name an image block; they are table blocks")
+        strata = [*self.outcomes, *self.subgroups, *self.images]
+        for word in self.splits.stratify:
+            if word not in strata:
+                raise ValueError(
+                    f"splits.stratify: {word!r} is no outcome, subgroup or image block"
+                    + did_you_mean(word, strata)
+                )
+        fields = list(self.records.fields) if self.records else []
+        for reason, exclusion in self.exclusions.items():
+            known, word = next(
+                (known, word)
+                for known, word in (
+                    (fields, exclusion.field),
+                    (list(self.outcomes), exclusion.outcome),
+                    (list(self.images), exclusion.image),
+                )
+                if word is not None
+            )
+            if word not in known:
+                raise ValueError(f"exclusions.{reason}: {word!r} is not declared" + did_you_mean(word, known))
+
+    def _check_clock(self) -> None:
+        time = self.prediction_time
+        if time.from_image is not None:
+            block = self.images.get(time.from_image)
+            if block is None:
+                raise ValueError(
+                    "prediction_time.from_image names no image block"
+                    + did_you_mean(time.from_image, list(self.images))
+                )
+            if block.choose not in ("first", "last"):
+                raise ValueError(
+                    f"images.{time.from_image}: the study that defines the prediction time"
+                    " is chosen `first` or `last`"
+                )
+        by_day = time.day is not None
+        for name, image in self.images.items():
+            if (image.time == "longitudinal_offset") > by_day:
+                raise ValueError(
+                    f"images.{name}: longitudinal_offset counts days; it needs prediction_time {{day: …}}"
+                )
+        for name, part in (("biomarkers", self.biomarkers), ("notes", self.notes)):
+            if part is None:
+                continue
+            if by_day and part.columns.time:
+                raise ValueError(
+                    f"{name}.columns: the prediction time is a day number; map `day`, not `time`"
+                )
+            if not by_day and part.columns.day:
+                raise ValueError(f"{name}.columns: the prediction time is a date; map `time`, not `day`")
+
+    def _check_tables(self) -> None:
+        used = self.used_tables
+        for table in self.never_tables:
+            if table in used:
+                raise ValueError(f"never_tables: {table!r} is read elsewhere in this file; it cannot be both")
+        for table in self.never_columns:
+            if table not in used:
+                raise ValueError(f"never_columns: {table!r} is not read" + did_you_mean(table, list(used)))
+        for name, field in (self.records.fields if self.records else {}).items():
+            if field.role == "outcome" and not self._is_outcome(name):
+                raise ValueError(
+                    f"records.fields.{name} has role `outcome`, but no outcome reads that column"
+                )
+
+    def _is_outcome(self, column: str) -> bool:
+        table = self.records.table if self.records else None
+        return any(o.table == table and (o.column or n) == column for n, o in self.outcomes.items())
+
+
+QUESTION = re.compile(r"#\s*\?\s*(.*)$")
+"""How a draft marks a line that a person must decide."""
+
+
+def load_spec(path: Path) -> CohortSpec:
+    """Read a cohort.yaml, or the one in a folder; a relative `root` is taken from where the file lies.
+
+    Raises:
+        ConfigError: if it cannot be read, means nothing, or still holds questions of a draft.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "cohort.yaml"
+    values, text = read_yaml(path)
+    questions = [
+        f"line {number}: {found.group(1) or 'decide'}"
+        for number, line in enumerate(text.splitlines(), 1)
+        if (found := QUESTION.search(line))
+    ]
+    if questions:
+        count = f"{len(questions)} question{'s' if len(questions) > 1 else ''}"
+        raise ConfigError(
+            f"{path} is a draft with {count} for you (answer, then delete the mark `# ?`): "
+            + "; ".join(questions)
+        )
+    spec = validated(CohortSpec, values, where=str(path))
+    if spec.root is None:
+        return spec
+    return spec.model_copy(update={"root": str((path.parent / spec.root).resolve())})
+
+
+def data_root(spec: CohortSpec, root: Path | None = None) -> Path:
+    """Return the folder of the data: ``root``, else MEDMM_ROOT, else the file's own `root`.
+
+    Raises:
+        ConfigError: if none is given, or it is no folder.
+    """
+    given = root or os.environ.get("MEDMM_ROOT") or spec.root
+    if not given:
+        raise ConfigError(
+            f"cohort {spec.name!r} does not say where its data lie; pass --root DIR or set MEDMM_ROOT"
+        )
+    folder = Path(given).expanduser().resolve()
+    if not folder.is_dir():
+        raise ConfigError(f"the data root {folder} is no folder; pass --root DIR")
+    return folder

@@ -1,0 +1,1 @@
+"""Where tables come from: files read as text, one engine over them."""
