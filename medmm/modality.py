@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
 
 from medmm.columns import Declared, FieldSpec, ImageSpec, ResultSpec
 from medmm.errors import ConfigError
 from medmm.sample import Player, Source
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from medmm.arrays import Float32
@@ -35,12 +39,14 @@ class Modality(ABC):
     Attributes:
         kind: the word by which a recipe asks for it; equals the entry point's name.
         Settings: the pydantic model that validates its block of a recipe.
+        transform_version: raised whenever ``transform`` would give other numbers; part of the cache's key.
         name: the block's name in cohort and recipe ("zones", "records").
         settings: the validated block of the recipe.
     """
 
     kind: ClassVar[str]
     Settings: ClassVar[type[Declared]]
+    transform_version: ClassVar[int] = 1
 
     def __init__(self, name: str, settings: Declared, declaration: Declaration) -> None:
         self.name = name
@@ -63,6 +69,24 @@ class Modality(ABC):
     def transform(self, loaded: Any) -> Float32:
         """Return what the network sees of one patient; the same alone, in a batch, in any order."""
 
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape of what ``transform`` returns, known once fitted."""
+
+    @property
+    def splits(self) -> tuple[int, ...]:
+        """Widths of an ensemble's parts of the transformed vector; empty where all share one input."""
+        return ()
+
+    def warnings(self, loaded: Any) -> tuple[str, ...]:
+        """Return what is unusual about one patient's source, in the words of labels, never of values."""
+        return ()
+
+    def augment(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return a randomly varied training batch ``[batch, *shape]``; the generator is all the chance."""
+        return batch
+
     @abstractmethod
     def players(self) -> tuple[Player, ...]:
         """Return the Shapley players of the transformed vector; empty for an image."""
@@ -81,6 +105,101 @@ class Modality(ABC):
     @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> Self:
         """Return a copy with the fitted state of :meth:`state`."""
+
+
+class Stacked(Modality):
+    """One modality as the members of a fold ensemble see it, each fitted on its own training split.
+
+    A patient's vector is the members' vectors end to end, and a field's player owns its columns in
+    all of them, so that an ensemble looks like one network to scoring and to explanation.
+    """
+
+    kind = "stacked"
+    Settings = Declared
+
+    def __init__(self, members: Sequence[Modality]) -> None:
+        first = members[0]
+        super().__init__(first.name, first.settings, first.declaration)
+        self.members = tuple(members)
+
+    def load(self, source: Source) -> Any:
+        """Read one patient's source; see :meth:`Modality.load`."""
+        return self.members[0].load(source)
+
+    def fit(self, loaded: Iterable[Any]) -> Self:
+        """Refuse: the members have been fitted, each on its own split.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("the members of an ensemble are fitted before they are stacked")
+
+    def transform(self, loaded: Any) -> Float32:
+        """Return ``[sum of the members' features]``."""
+        return np.concatenate([member.transform(loaded) for member in self.members])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One axis: the members' features end to end."""
+        return (sum(self.splits),)
+
+    @property
+    def splits(self) -> tuple[int, ...]:
+        """The width of each member's part."""
+        return tuple(member.shape[0] for member in self.members)
+
+    def warnings(self, loaded: Any) -> tuple[str, ...]:
+        """Return each warning that any member gives, once."""
+        return tuple(dict.fromkeys(text for member in self.members for text in member.warnings(loaded)))
+
+    def players(self) -> tuple[Player, ...]:
+        """Return the members' players merged; a field is missing where it is for the first member."""
+        starts = np.cumsum([0, *self.splits[:-1]]).tolist()
+        merged = []
+        for parts in zip(*(member.players() for member in self.members), strict=True):
+            columns = tuple(
+                c + start for part, start in zip(parts, starts, strict=True) for c in part.columns
+            )
+            merged.append(replace(parts[0], columns=columns))
+        return tuple(merged)
+
+    def encoder(self) -> nn.Module:
+        """Refuse: each member's network has an encoder of its own.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("an ensemble's encoders are made per member")
+
+    def state(self) -> dict[str, Any]:
+        """Return the members' states."""
+        return {"members": [member.state() for member in self.members]}
+
+    def restore(self, state: Mapping[str, Any]) -> Self:
+        """Return a copy with the members' states of :meth:`state`."""
+        first = self.members[0]
+        return type(self)([first.restore(member) for member in state["members"]])
+
+
+def stacked(members: Sequence[Modality]) -> Modality:
+    """Return one modality for an ensemble: the shared one where all states are equal, else the stack."""
+    first, *others = members
+    return first if all(other.state() == first.state() for other in others) else Stacked(members)
+
+
+def restored(unfitted: Modality, state: Mapping[str, Any]) -> Modality:
+    """Return the fitted modality of a state, be it one's or an ensemble's (:func:`stacked`)."""
+    return Stacked([unfitted]).restore(state) if "members" in state else unfitted.restore(state)
+
+
+def present(players: Sequence[Player], vector: Float32) -> bool:
+    """Tell whether a transformed patient has the modality: an image always, a table if any field is known.
+
+    Args:
+        players: the modality's players; empty for an image.
+        vector: what ``transform`` returned, ``[feature]`` for a table.
+    """
+    return not players or any(vector[player.missing_column] == 0 for player in players)
 
 
 @cache

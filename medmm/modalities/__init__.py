@@ -1,0 +1,1 @@
+"""The modalities that come with medmm; each is found by its entry point."""

@@ -1,0 +1,41 @@
+"""Biomarkers: summaries of timed results, from a long table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from medmm.columns import ResultSpec
+from medmm.errors import ConfigError
+from medmm.modalities.fields import Column
+from medmm.modalities.tables import Table
+
+
+class Biomarkers(Table):
+    """The results with role ``input`` of a long table.
+
+    A row is keyed by result name where one summary is asked for, and by ``name:summary`` where there
+    are several; all summaries of a result are one player.
+    """
+
+    kind = "biomarkers"
+
+    def _declared(self) -> tuple[Column, ...]:
+        if not isinstance(self.declaration, Mapping):
+            raise ConfigError(
+                f"modality {self.name!r} is of kind 'biomarkers' but the cohort declares no results"
+            )
+        return tuple(
+            Column(
+                key=name if len(spec.summaries) == 1 else f"{name}:{summary}",
+                field=name,
+                kind="number",
+                label=spec.label or name,
+                unit=spec.unit,
+                reference=spec.reference,
+                # A number of results is a plain count, whatever the scale of the results themselves.
+                log=spec.scale == "log" and summary != "count",
+            )
+            for name, spec in self.declaration.items()
+            if isinstance(spec, ResultSpec) and spec.role == "input"
+            for summary in spec.summaries
+        )

@@ -1,0 +1,198 @@
+"""What records and biomarkers share: from one patient's fields to one float32 vector.
+
+Every entry of the row gives its codec's columns and one missing indicator (1 where there is nothing to
+use). A clinical field with several entries, such as the last and the highest result of one analyte, is
+one Shapley player; it has a further indicator that is 1 only where all of them are missing.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import numpy as np
+from pydantic import Field
+
+from medmm.columns import Declared, Value
+from medmm.errors import BundleError, ConfigError, DataError, FittingError
+from medmm.modalities.fields import CODECS, Codec, Column
+from medmm.modality import Declaration, Modality
+from medmm.sample import Absence, Player, SeriesSource, Source, TableRow
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from medmm.arrays import Float32
+
+
+class TableEncoderSettings(Declared):
+    """The multilayer perceptron of a table; the last hidden layer is the embedding."""
+
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (32, 16)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+
+class TableSettings(Declared):
+    """A table's block of a recipe."""
+
+    encoder: TableEncoderSettings = TableEncoderSettings()
+
+
+class Table(Modality):
+    """Fields of one table, one value each; see the module."""
+
+    Settings = TableSettings
+    settings: TableSettings
+
+    def __init__(self, name: str, settings: Declared, declaration: Declaration) -> None:
+        super().__init__(name, settings, declaration)
+        self._columns = self._declared()
+        self._codecs: dict[str, Codec] = {}
+        if not self._columns:
+            raise ConfigError(
+                f"modality {name!r} has no field with role `input`; give it one or leave it out"
+            )
+        for column in self._columns:
+            if column.kind not in CODECS:
+                raise ConfigError(
+                    f"field {column.key!r} of modality {name!r} is of kind {column.kind!r}, which a table"
+                    f" cannot encode (it can: {', '.join(sorted(CODECS))}); give it role `never` and say why"
+                )
+
+    @abstractmethod
+    def _declared(self) -> tuple[Column, ...]:
+        """Return the entries of the row, those of one clinical field next to each other."""
+
+    def load(self, source: Source) -> TableRow:
+        """Return the row itself.
+
+        Raises:
+            DataError: if the source is no row.
+        """
+        if isinstance(source, Absence | SeriesSource):
+            raise DataError(f"modality {self.name!r} reads a table row, not {type(source).__name__}")
+        return source
+
+    def fit(self, loaded: Iterable[TableRow]) -> Self:
+        """Return a copy fitted on the rows of the training split, in any order.
+
+        Raises:
+            FittingError: if there is no row.
+            DataError: if a row lacks a declared field, or a known number is none.
+        """
+        rows = list(loaded)
+        if not rows:
+            raise FittingError(f"modality {self.name!r} has no training rows to be fitted on")
+        return self._with(
+            {
+                column.key: CODECS[column.kind].fit(column, [self._value(row, column) for row in rows])
+                for column in self._columns
+            }
+        )
+
+    def transform(self, loaded: TableRow) -> Float32:
+        """Return ``[feature]``: finite, missing cells imputed and marked.
+
+        Raises:
+            DataError: if the row lacks a declared field, or a known number is none.
+        """
+        codecs = self._fitted()
+        features: list[float] = []
+        for _, columns in self._by_field():
+            missing = []
+            for column in columns:
+                codec = codecs[column.key]
+                encoded = codec.encode(column, self._value(loaded, column))
+                missing.append(encoded is None)
+                features += [*(codec.blank if encoded is None else encoded), float(encoded is None)]
+            if len(columns) > 1:
+                features.append(float(all(missing)))
+        return np.array(features, dtype=np.float32)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One axis: the features."""
+        return (len(self.feature_names),)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """A name for each column of the transformed row."""
+        codecs = self._fitted()
+        names: list[str] = []
+        for field, columns in self._by_field():
+            for column in columns:
+                names += [column.key + name for name in codecs[column.key].names] + [f"{column.key} missing"]
+            if len(columns) > 1:
+                names.append(f"{field} all missing")
+        return tuple(names)
+
+    def players(self) -> tuple[Player, ...]:
+        """Return one player per clinical field, in the order declared."""
+        codecs = self._fitted()
+        players = []
+        start = 0
+        for field, columns in self._by_field():
+            width = sum(len(codecs[c.key].names) + 1 for c in columns) + (len(columns) > 1)
+            stop = start + width
+            first = columns[0]
+            owned = tuple(range(start, stop))
+            players.append(Player(field, first.label, owned, stop - 1, first.unit, first.reference))
+            start = stop
+        return tuple(players)
+
+    def warnings(self, loaded: TableRow) -> tuple[str, ...]:
+        """Return, by field label, values outside the training range and unseen categories."""
+        codecs = self._fitted()
+        found = ((c, codecs[c.key].unusual(c, self._value(loaded, c))) for c in self._columns)
+        return tuple(dict.fromkeys(f"{column.label}: {text}" for column, text in found if text))
+
+    def encoder(self) -> nn.Module:
+        """Return a fresh multilayer perceptron; see :meth:`medmm.modality.Modality.encoder`."""
+        from medmm.encoders.mlp import TableEncoder
+
+        block = self.settings.encoder
+        return TableEncoder(self.shape[0], block.hidden, block.dropout)
+
+    def state(self) -> dict[str, Any]:
+        """Return each field's codec, as JSON values that survive JSON to the last bit."""
+        return {"fields": {key: codec.state() for key, codec in self._fitted().items()}}
+
+    def restore(self, state: Mapping[str, Any]) -> Self:
+        """Return a copy with a fitted state.
+
+        Raises:
+            BundleError: if the state is not that of the declared fields.
+        """
+        try:
+            fields = state["fields"]
+            if set(fields) != {column.key for column in self._columns}:
+                raise ValueError("its fields are not those the cohort declares")
+            return self._with({c.key: CODECS[c.kind].restore(fields[c.key]) for c in self._columns})
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"the fitted state of modality {self.name!r} cannot be used: {error}"
+            ) from error
+
+    def _with(self, codecs: dict[str, Codec]) -> Self:
+        fitted = copy.copy(self)
+        fitted._codecs = codecs
+        return fitted
+
+    def _fitted(self) -> dict[str, Codec]:
+        if not self._codecs:
+            raise FittingError(f"modality {self.name!r} has to be fitted, or restored, before it is used")
+        return self._codecs
+
+    def _by_field(self) -> list[tuple[str, list[Column]]]:
+        return [(field, list(columns)) for field, columns in groupby(self._columns, key=lambda c: c.field)]
+
+    def _value(self, row: TableRow, column: Column) -> Value:
+        try:
+            return row[column.key]
+        except KeyError:
+            raise DataError(
+                f"a row of modality {self.name!r} lacks the declared field {column.key!r}"
+            ) from None

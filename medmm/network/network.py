@@ -1,0 +1,195 @@
+"""The network: encode every present modality, fuse, one logit.
+
+``encode`` and ``fuse`` are separate on purpose: an explanation encodes a patient once and then asks
+the fusion about thousands of coalitions, and scoring runs the same two halves in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medmm.errors import ConfigError
+from medmm.modality import Modality, Stacked
+from medmm.network.fusion import Fusion, Mean, fusion
+from medmm.network.heads import BinaryHead, Unimodal
+
+
+class Network(nn.Module):
+    """Encoders by modality, and the fusion that joins their embeddings.
+
+    Attributes:
+        names: the modalities, in the order of the columns of ``present``.
+        widths: width of each modality's embedding.
+
+    Raises:
+        ConfigError: if an encoder's ``out_features`` is not the width the fusion expects.
+    """
+
+    def __init__(self, encoders: Mapping[str, nn.Module], joined: Fusion) -> None:
+        super().__init__()
+        self.names = tuple(encoders)
+        self.encoders = nn.ModuleDict(dict(encoders))
+        self.fusion = joined
+        self.widths = {name: _width(module) for name, module in encoders.items()}
+        if tuple(self.widths.values()) != joined.widths:
+            raise ConfigError(f"the fusion joins widths {joined.widths}, the encoders give {self.widths}")
+
+    def encode(self, name: str, x: Tensor) -> Tensor:
+        """Return the embeddings ``[batch, width]`` of one modality's inputs ``[batch, *shape]``."""
+        embedding: Tensor = self.encoders[name](x)
+        return embedding
+
+    def fuse(self, embeddings: Mapping[str, Tensor], present: Tensor) -> Tensor:
+        """Return logits ``[batch]``.
+
+        Args:
+            embeddings: ``[batch, width]`` per modality; finite and otherwise arbitrary where absent.
+            present: ``[batch, modality]``, 1 where the patient has the modality, else 0.
+        """
+        joined = [embeddings[name] for name in self.names]
+        logit: Tensor = self.fusion(joined, present.to(joined[0].dtype))
+        return logit
+
+    def forward(self, inputs: Mapping[str, Tensor], present: Tensor) -> Tensor:
+        """Return logits ``[batch]``; encoders run on present rows only.
+
+        Args:
+            inputs: ``[batch, *shape]`` per modality; rows of absent patients are not looked at. A
+                modality that nobody in the batch has may be left out.
+            present: ``[batch, modality]``, 1 where the patient has the modality, else 0.
+        """
+        embeddings = {}
+        for k, name in enumerate(self.names):
+            rows = present[:, k].bool().nonzero().squeeze(1)
+            embeddings[name] = self._rows(name, inputs.get(name), rows, len(present))
+        return self.fuse(embeddings, present)
+
+    def _rows(self, name: str, x: Tensor | None, rows: Tensor, batch: int) -> Tensor:
+        """Encode the given rows; the others are zeros until the fusion replaces them."""
+        if x is None and len(rows):
+            raise ValueError(f"modality {name!r} is present for {len(rows)} of the batch but has no input")
+        if x is None or not len(rows):
+            return torch.zeros(batch, self.widths[name], device=rows.device)
+        if len(rows) == batch:
+            return self.encode(name, x)
+        encoded = self.encode(name, x.index_select(0, rows))
+        return torch.zeros(batch, *encoded.shape[1:], dtype=encoded.dtype, device=rows.device).index_copy(
+            0, rows, encoded
+        )
+
+
+class Together(nn.Module):
+    """The encoders of an ensemble's members for one modality, embeddings side by side.
+
+    Args:
+        members: one encoder per member.
+        splits: widths of the members' parts of the input when each was fitted to its own fold
+            (:class:`medmm.modality.Stacked`); empty when all read the same input.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], splits: Sequence[int] = ()) -> None:
+        super().__init__()
+        if splits and len(splits) != len(members):
+            raise ConfigError(f"{len(members)} encoders cannot share an input of {len(splits)} parts")
+        self.members = nn.ModuleList(members)
+        self.splits = tuple(splits)
+        self.out_features = sum(_width(member) for member in members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``[batch, sum of members' widths]``."""
+        parts = torch.split(x, list(self.splits), dim=1) if self.splits else [x] * len(self.members)
+        return torch.cat([member(part) for member, part in zip(self.members, parts, strict=True)], dim=1)
+
+
+class Ensemble:
+    """Several networks as one."""
+
+    @staticmethod
+    def of(members: Sequence[Network], splits: Mapping[str, Sequence[int]] | None = None) -> Network:
+        """Return the network whose logit is the mean of the members' logits.
+
+        Args:
+            members: networks of the same modalities in the same order, one per fold.
+            splits: per modality whose members see differently fitted inputs, the widths of the parts
+                (:attr:`medmm.modality.Modality.splits`); the other modalities share one input.
+
+        Raises:
+            ConfigError: if the members do not have the same modalities.
+        """
+        if len({member.names for member in members}) != 1:
+            raise ConfigError("an ensemble joins networks of the same modalities, in the same order")
+        parts = splits or {}
+        encoders = {
+            name: Together([member.encoders[name] for member in members], parts.get(name, ()))
+            for name in members[0].names
+        }
+        return Network(encoders, Mean([member.fusion for member in members]))
+
+
+def build(
+    modalities: Mapping[str, Modality],
+    kind: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    members: int = 0,
+) -> Network:
+    """Return a fresh network for fitted modalities.
+
+    Args:
+        modalities: fitted modality blocks by name; :class:`medmm.modality.Stacked` ones for an ensemble
+            whose members were fitted apart.
+        kind: the fusion ("concat", "late_stack").
+        options: what the fusion's constructor takes besides the widths.
+        members: number of ensemble members; 0 for a single network.
+
+    Raises:
+        ConfigError: if the fusion or an encoder cannot be made.
+    """
+    if members:
+        folds = [{n: _member(m, i) for n, m in modalities.items()} for i in range(members)]
+        networks = [build(fold, kind, options) for fold in folds]
+        return Ensemble.of(networks, {name: modality.splits for name, modality in modalities.items()})
+    encoders: dict[str, nn.Module] = {name: modality.encoder() for name, modality in modalities.items()}
+    if kind == "late_stack":
+        encoders = {name: unimodal(encoder) for name, encoder in encoders.items()}
+    return Network(encoders, fusion(kind, [_width(e) for e in encoders.values()], **(options or {})))
+
+
+def unimodal(encoder: nn.Module) -> Unimodal:
+    """Return an encoder with a fresh linear head: the modality alone."""
+    return Unimodal(encoder, BinaryHead(_width(encoder)))
+
+
+def drop_modalities(present: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Return ``present`` with modalities dropped at random, never all of a patient's.
+
+    Each present modality is dropped with probability ``share``; a patient who would lose them all
+    keeps one of them, drawn evenly. Fusion learns its absent embeddings from it (modality dropout).
+
+    Args:
+        present: ``[batch, modality]``, 1 or 0.
+        share: probability of dropping, in [0, 1).
+        generator: the only source of randomness.
+    """
+    draw = torch.rand(present.shape, generator=generator, device=generator.device).to(present.device)
+    held = present.bool()
+    kept = held & (draw >= share)
+    # Of equally distributed draws the largest is anyone's: keeping it keeps an evenly drawn modality.
+    best = torch.where(held, draw, -1.0).argmax(dim=1, keepdim=True)
+    rescued = torch.zeros_like(held).scatter(1, best, value=True) & held
+    return torch.where(kept.any(dim=1, keepdim=True), kept, rescued).to(present.dtype)
+
+
+def _member(modality: Modality, index: int) -> Modality:
+    return modality.members[index] if isinstance(modality, Stacked) else modality
+
+
+def _width(module: nn.Module) -> int:
+    width = module.out_features
+    if not isinstance(width, int):
+        raise ConfigError(f"{type(module).__name__} has no integer out_features")
+    return width
