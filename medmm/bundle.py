@@ -1,0 +1,218 @@
+"""A fitted model on disk: bytes, hashes and JSON. Nothing here imports torch, and nothing unpickles.
+
+    bundle/
+      bundle.json            what it is: question, outcome, modalities, fusion, members, provenance
+      preprocess.json        per modality: kind, settings, declaration, fitted state of each member
+      calibration.json       Platt slope and intercept
+      weights.safetensors    the torch weights, for image gradients
+      encoders/<name>.onnx   the same networks for scoring
+      fusion.onnx
+      reference/             centroids of the training population, for explanation
+      metrics.json           out-of-fold figures with intervals, verdict, sanity gate
+      MODEL_CARD.md
+      manifest.sha256        one line per file above; its own hash names the bundle
+
+A bundle is written beside its place and moved there whole, so a killed run leaves none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from medmm.calibration import Platt
+from medmm.columns import Declared, FieldSpec, ImageSpec, ResultSpec
+from medmm.errors import BundleError, OutputError
+from medmm.modality import Declaration, Modality, Stacked, modality_class, restored
+
+MANIFEST = "manifest.sha256"
+MAX_JSON_BYTES = 64 << 20
+
+_FIELDS = TypeAdapter(dict[str, FieldSpec])
+_RESULTS = TypeAdapter(dict[str, ResultSpec])
+
+
+class Description(Declared):
+    """What a bundle says of itself (``bundle.json``).
+
+    Attributes:
+        modalities: names in the order of the presence vector.
+        members: networks in the ensemble; their mean is the logit.
+        prevalence: share of positives among the training patients.
+        threshold: calibrated risk at and above which the decision is "positive", or None.
+        reference_digest: names the local file with the full reference population.
+    """
+
+    schema_version: Literal[1] = 1
+    medmm_version: str
+    created: str
+    name: str
+    question: str
+    intended_use: str
+    outcome: str
+    outcome_label: str
+    modalities: tuple[str, ...]
+    fusion: dict[str, Any]
+    final_model: str
+    members: int
+    cohort: str
+    cohort_digest: str
+    trained_on: int
+    positives: int
+    prevalence: float
+    threshold: float | None = None
+    calibrated_on: int
+    seed: int
+    reference_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        sha256: hash of the manifest; it names the bundle and never changes.
+        modalities: fitted, each standing for all members of the ensemble.
+        metrics: the figures measured when it was trained.
+    """
+
+    folder: Path
+    sha256: str
+    description: Description
+    modalities: Mapping[str, Modality]
+    calibration: Platt
+    metrics: Mapping[str, Any]
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``folder``, sealed with its manifest, when the block ends.
+
+    Raises:
+        OutputError: if the place cannot be written.
+    """
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".bundle-", dir=folder.parent))
+        yield temporary
+        (temporary / MANIFEST).write_text(_manifest(temporary))
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.replace(folder)
+    except PermissionError as error:
+        raise OutputError(
+            f"cannot write a bundle to {folder}: {error.strerror}; choose another --out"
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON that reads back to the same numbers; refuses what is not finite."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def preprocess_json(modalities: Mapping[str, Modality]) -> dict[str, Any]:
+    """Return ``preprocess.json``: all that :func:`load` needs to build the modalities again."""
+    return {
+        name: {
+            "kind": (modality.members[0] if isinstance(modality, Stacked) else modality).kind,
+            "settings": modality.settings.model_dump(mode="json"),
+            "declaration": _dump(modality.declaration),
+            "state": modality.state(),
+        }
+        for name, modality in modalities.items()
+    }
+
+
+def verify(folder: Path) -> str:
+    """Check every file of a bundle against its manifest and return the bundle's hash.
+
+    Raises:
+        BundleError: if a file is missing, added or changed, or there is no manifest.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}")
+    recorded = manifest.read_text()
+    actual = _manifest(folder)
+    if recorded != actual:
+        changed = sorted(
+            {line.split("  ")[-1] for line in set(recorded.splitlines()) ^ set(actual.splitlines())}
+        )
+        raise BundleError(
+            f"bundle {folder.name} is not what was written: {', '.join(changed[:5])} changed, missing "
+            "or added; fetch it again from the registry or train anew"
+        )
+    return hashlib.sha256(recorded.encode()).hexdigest()
+
+
+def load(folder: Path) -> Bundle:
+    """Verify and read a bundle; no weights are loaded and no code of the bundle runs.
+
+    Raises:
+        BundleError: if it is damaged, altered, or written by another schema.
+    """
+    sha256 = verify(folder)
+    try:
+        description = Description.model_validate(_read_json(folder / "bundle.json"))
+        preprocess = _read_json(folder / "preprocess.json")
+        modalities = {name: _restore(name, preprocess[name]) for name in description.modalities}
+        calibration = Platt.from_json(_read_json(folder / "calibration.json"))
+        metrics = _read_json(folder / "metrics.json")
+    except (KeyError, TypeError, ValidationError, json.JSONDecodeError) as error:
+        kind = type(error).__name__
+        raise BundleError(
+            f"bundle {folder.name} was written by another version of medmm ({kind}); train anew"
+        ) from error
+    return Bundle(folder, sha256, description, modalities, calibration, metrics)
+
+
+def _restore(name: str, entry: Mapping[str, Any]) -> Modality:
+    cls = modality_class(entry["kind"])
+    settings = cls.Settings.model_validate(entry["settings"])
+    unfitted = cls(name, settings, _parse(entry["declaration"]))
+    return restored(unfitted, entry["state"])
+
+
+def _dump(declaration: Declaration) -> dict[str, Any]:
+    if isinstance(declaration, ImageSpec):
+        return {"image": declaration.model_dump(mode="json")}
+    key = "results" if any(isinstance(spec, ResultSpec) for spec in declaration.values()) else "fields"
+    return {key: {name: spec.model_dump(mode="json") for name, spec in declaration.items()}}
+
+
+def _parse(entry: Mapping[str, Any]) -> Declaration:
+    if "image" in entry:
+        return ImageSpec.model_validate(entry["image"])
+    if "results" in entry:
+        return _RESULTS.validate_python(entry["results"])
+    return _FIELDS.validate_python(entry["fields"])
+
+
+def _read_json(path: Path) -> Any:
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise BundleError(f"{path.name} is larger than {MAX_JSON_BYTES >> 20} MB: not a bundle of medmm")
+    return json.loads(path.read_text())
+
+
+def _manifest(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return "".join(f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,88 @@
+"""Outer folds: every training patient is scored by models that have not seen that patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from medmm.arrays import Bools, Float64, Ints
+from medmm.errors import FittingError
+from medmm.fitting.candidates import Problem, SplitFit, fit_split
+from medmm.fitting.loop import History
+from medmm.modality import Modality, stacked
+from medmm.network.network import Ensemble, Network
+from medmm.recipe import LateStack, Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfFold:
+    """Out-of-fold logits of every candidate, and the fitted folds.
+
+    Attributes:
+        logits: per model, ``[patient]``; NaN where the model cannot score the patient.
+        folds: ``[patient]``, the fold whose models scored the patient.
+    """
+
+    logits: Mapping[str, Float64]
+    folds: Ints
+    splits: tuple[SplitFit, ...]
+
+    @property
+    def histories(self) -> dict[str, History]:
+        """Every fit's history, by the fit's name."""
+        return {name: history for split in self.splits for name, history in split.histories.items()}
+
+
+def cross_validate(problem: Problem, folds: Ints) -> OutOfFold:
+    """Fit every candidate on all folds but one, and score that one; for each fold.
+
+    Args:
+        folds: ``[patient]``, 0 … K-1.
+
+    Raises:
+        FittingError: if a fold has patients of one class only.
+    """
+    logits: dict[str, Float64] = {}
+    splits = []
+    for fold in range(int(folds.max()) + 1):
+        test = np.flatnonzero(folds == fold)
+        positives = int(problem.labels[test].sum())
+        if positives in (0, len(test)):
+            raise FittingError(
+                f"fold {fold + 1} has one class only ({positives} of {len(test)}); use fewer folds"
+            )
+        split = fit_split(problem, np.flatnonzero(folds != fold), test, f"fold{fold}")
+        for model, values in split.logits.items():
+            logits.setdefault(model, np.full(len(folds), np.nan))[test] = values
+        splits.append(split)
+    return OutOfFold(logits, folds, tuple(splits))
+
+
+def final_network(problem: Problem, out_of_fold: OutOfFold) -> tuple[dict[str, Modality], Network, int]:
+    """Return the bundle's modalities, its network and its number of members, as the recipe says."""
+    if problem.recipe.final_model == "refit":
+        everybody = np.arange(len(problem.labels))
+        split = fit_split(problem, everybody, everybody[:0], "refit")
+        return dict(split.modalities), split.network, 1
+    members = [split.modalities for split in out_of_fold.splits]
+    modalities = {name: stacked([member[name] for member in members]) for name in problem.modalities}
+    parts = {name: modality.splits for name, modality in modalities.items()}
+    network = Ensemble.of([split.network for split in out_of_fold.splits], parts)
+    return modalities, network, len(members)
+
+
+def fits(recipe: Recipe, tables: int, folds: int) -> int:
+    """Return how many networks a run fits, for its progress bar."""
+    names = len(recipe.modalities)
+    if isinstance(recipe.fusion, LateStack):
+        each = names * (recipe.fusion.inner_folds + 1)
+    else:
+        each = names + (names > 1) + (1 < tables < names)
+    return each * (folds + (recipe.final_model == "refit"))
+
+
+def scored(out_of_fold: OutOfFold, model: str) -> Bools:
+    """Return which patients a model could score, ``[patient]``."""
+    return np.isfinite(out_of_fold.logits[model])

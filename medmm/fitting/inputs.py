@@ -1,0 +1,159 @@
+"""What the loop reads: prepared arrays of a set of patients, images once per cohort, tables per split.
+
+Images have no fitted state, so they are transformed once and kept as a float16 memory map that every fold
+shares; tables are transformed with the state fitted on each split's own training patients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medmm.arrays import Array, Bools, Float32, Ints
+from medmm.errors import DicomRefusal
+from medmm.modality import Modality, present
+from medmm.sample import Absence, Source
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One modality's input of every patient.
+
+    Attributes:
+        array: ``[stored, *shape]``, float16 memory map for images, float32 for tables.
+        row_of: per patient, the row of ``array``, or -1 where the modality is absent.
+        absent: per patient, the reason of absence ("" where present).
+        digests: per patient, SHA-256 of the array as loaded ("" where absent, or for a table).
+    """
+
+    array: Array
+    row_of: Ints
+    absent: tuple[str, ...]
+    digests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Every modality's prepared input, in the order of the presence vector."""
+
+    prepared: Mapping[str, Prepared]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Modalities, in the order of the presence vector's columns."""
+        return tuple(self.prepared)
+
+    @property
+    def present(self) -> Bools:
+        """Return ``[patient, modality]``."""
+        return np.stack([entry.row_of >= 0 for entry in self.prepared.values()], axis=1)
+
+    def only(self, names: Sequence[str]) -> Inputs:
+        """Return the same patients with fewer modalities."""
+        return Inputs({name: self.prepared[name] for name in names})
+
+    def replace(self, entries: Mapping[str, Prepared]) -> Inputs:
+        """Return a copy in which some modalities are prepared anew."""
+        return Inputs({name: entries.get(name, entry) for name, entry in self.prepared.items()})
+
+    def batch(self, patients: Ints) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Return inputs ``[patient, *shape]``, zeros where absent, and presence ``[patient, modality]``."""
+        inputs = {}
+        for name, entry in self.prepared.items():
+            rows = entry.row_of[patients]
+            values = np.zeros((len(patients), *entry.array.shape[1:]), np.float32)
+            known = rows >= 0
+            values[known] = entry.array[rows[known]]
+            inputs[name] = torch.from_numpy(values)
+        return inputs, torch.from_numpy(self.present[patients]).float()
+
+
+def prepare_images(
+    modality: Modality, sources: Sequence[Source], cache: Path, *, progress: Progress | None = None
+) -> Prepared:
+    """Load and transform one image block of every patient, once, into a memory map under ``cache``.
+
+    The file is named by a digest of what entered it (files with their size and time, settings, version of
+    the transform); a run that finds it does not open a DICOM file. A refused series is an absence.
+    """
+    key = _key(modality, sources)
+    stem = cache / f"{modality.name}-{key[:16]}"
+    if not stem.with_suffix(".json").exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        _fill(modality, sources, stem, progress)
+    listing = json.loads(stem.with_suffix(".json").read_text())
+    array = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+    row_of = np.asarray(listing["row_of"], dtype=np.int64)
+    return Prepared(array, row_of, tuple(listing["absent"]), tuple(listing["digests"]))
+
+
+def prepare_table(modality: Modality, rows: Sequence[Any]) -> Prepared:
+    """Transform one table of every patient with a fitted modality; a row without a known field is absent."""
+    array = np.stack([modality.transform(row) for row in rows]).astype(np.float32)
+    players = modality.players()
+    known = np.array([present(players, row) for row in array], dtype=bool)
+    absent = tuple("" if k else "no_known_value" for k in known)
+    return Prepared(array, np.where(known, np.arange(len(rows)), -1), absent)
+
+
+def _fill(modality: Modality, sources: Sequence[Source], stem: Path, progress: Progress | None) -> None:
+    """Write the memory map row by row (bounded memory), then the listing that makes it valid."""
+    temporary = stem.with_suffix(".partial")
+    rows: list[int] = []
+    absent: list[str] = []
+    digests: list[str] = []
+    shape: tuple[int, ...] = (1,)
+    with temporary.open("wb") as stream:
+        for done, source in enumerate(sources):
+            values, reason, digest = _one(modality, source)
+            rows.append(-1 if values is None else sum(row >= 0 for row in rows))
+            absent.append(reason)
+            digests.append(digest)
+            if values is not None:
+                shape = values.shape
+                stream.write(np.ascontiguousarray(values, dtype=np.float16).tobytes())
+            if progress:
+                progress(done + 1, len(sources))
+    stored = sum(row >= 0 for row in rows)
+    flat = np.memmap(temporary, np.float16, "r") if stored else np.zeros(0, np.float16)
+    partial = stem.with_suffix(".partial.npy")
+    np.save(partial, flat.reshape(stored, *shape) if stored else np.zeros((0, *shape), np.float16))
+    partial.replace(stem.with_suffix(".npy"))
+    temporary.unlink()
+    listing = stem.with_suffix(".partial.json")
+    listing.write_text(json.dumps({"row_of": rows, "absent": absent, "digests": digests}))
+    listing.replace(stem.with_suffix(".json"))
+
+
+def _one(modality: Modality, source: Source) -> tuple[Float32 | None, str, str]:
+    if isinstance(source, Absence):
+        return None, source.reason, ""
+    try:
+        loaded = modality.load(source)
+        return modality.transform(loaded), "", loaded.certificate.sha256
+    except DicomRefusal as refusal:
+        return None, refusal.reason, ""
+
+
+def _key(modality: Modality, sources: Sequence[Source]) -> str:
+    digest = hashlib.sha256()
+    version = getattr(modality, "transform_version", 0)
+    digest.update(f"{modality.kind} {version} {modality.settings.model_dump_json()}".encode())
+    for source in sources:
+        if isinstance(source, Absence | Mapping):
+            digest.update(b"-")
+            continue
+        for file in sorted(source.files):
+            stat = file.stat()
+            digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        digest.update(b"|")
+    return digest.hexdigest()

@@ -1,0 +1,267 @@
+"""The loop: one network, fitted on one set of patients. The sole importer of Lightning.
+
+Fabric carries the device and the precision; the loop itself stays ours, because a mid-epoch resume of the
+full Trainer is not bit-identical and its per-rank mean loss is wrong with uneven batches. Every random
+stream is derived from (seed, epoch) or (seed, step), so a resumed run ends in the same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from medmm.arrays import Float64, Ints
+from medmm.errors import FittingError
+from medmm.fitting.inputs import Inputs
+from medmm.network.network import Network, drop_modalities
+from medmm.recipe import Fitting
+
+CHECKPOINT_SECONDS = 10.0
+"""Time between checkpoints of one network; small networks finish sooner and need none."""
+
+MIN_SELECT_POSITIVES = 3
+"""With fewer of either class set aside, the loss that would choose the epoch is noise: all epochs run."""
+
+WARMUP_SHARE = 0.1
+
+CHECKPOINT = "checkpoint.safetensors"
+
+OnEpoch = Callable[[str, int, Mapping[str, float]], None]
+Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
+
+@dataclass(slots=True)
+class History:
+    """What happened while one network was fitted; ``epochs`` holds the metrics of each."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    best_loss: float = math.inf
+    early_stopping: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One network to fit, and on whom.
+
+    Attributes:
+        name: a path-safe name, unique in the run ("fold0/zones").
+        train: patients whose loss is descended.
+        select: patients whose loss chooses the epoch; disjoint from ``train``.
+        augment: per modality, a function of a batch and a generator, applied at training only.
+    """
+
+    name: str
+    network: Network
+    inputs: Inputs
+    labels: Float64
+    train: Ints
+    select: Ints
+    settings: Fitting
+    seed: int
+    modality_dropout: float = 0.0
+    augment: Mapping[str, Augment] = field(default_factory=dict)
+
+
+def fit_network(job: Job, work: Path, *, on_epoch: OnEpoch | None = None) -> History:
+    """Fit ``job.network`` in place and return its history; a finished or half-done fit is taken up again.
+
+    The weights kept are those of the epoch with the lowest class-weighted loss on ``job.select``.
+
+    Args:
+        work: folder of this run; the fit leaves ``<name>/done.safetensors`` there.
+
+    Raises:
+        FittingError: if the loss is not finite.
+    """
+    place = work / job.name
+    done = place / "done.safetensors"
+    if done.exists():
+        tensors, history = _read(done)
+        job.network.load_state_dict(tensors)
+        return history
+    place.mkdir(parents=True, exist_ok=True)
+    history = _Fit(job, place).run(on_epoch)
+    _write(done, job.network.state_dict(), history)
+    (place / CHECKPOINT).unlink(missing_ok=True)
+    return history
+
+
+@torch.no_grad()
+def predict(network: Network, inputs: Inputs, patients: Ints, *, batch_size: int = 64) -> Float64:
+    """Return the logit of each patient, ``[patient]``."""
+    network.eval()
+    device = next(network.parameters()).device
+    logits = []
+    for start in range(0, len(patients), batch_size):
+        values, present = inputs.batch(patients[start : start + batch_size])
+        values = {name: _placed(tensor, device) for name, tensor in values.items()}
+        logits.append(network(values, present.to(device)).double().cpu().numpy())
+    return np.concatenate(logits) if logits else np.zeros(0)
+
+
+class _Fit:
+    """The state of one fit: network, optimizer, epoch, best weights."""
+
+    def __init__(self, job: Job, place: Path) -> None:
+        self.job = job
+        self.place = place
+        fabric = Fabric(accelerator="auto", devices=1)
+        self.device = fabric.device
+        optimizer = torch.optim.AdamW(
+            job.network.parameters(), lr=job.settings.learning_rate, weight_decay=job.settings.weight_decay
+        )
+        self.network, self.optimizer = fabric.setup(job.network, optimizer)
+        self.fabric = fabric
+        self.history = History(early_stopping=_can_select(job))
+        self.best = _copy(job.network.state_dict())
+        positives = float(job.labels[job.train].sum())
+        self.weight = torch.tensor((len(job.train) - positives) / max(positives, 1.0), device=self.device)
+        self.saved = time.monotonic()
+        self._resume()
+
+    def run(self, on_epoch: OnEpoch | None) -> History:
+        settings, history = self.job.settings, self.history
+        while len(history.epochs) < settings.epochs:
+            epoch = len(history.epochs)
+            metrics = {"loss": self._train_epoch(epoch)}
+            if history.early_stopping:
+                metrics["select_loss"] = self._select_loss()
+            self._keep_best(epoch, metrics)
+            history.epochs.append(metrics)
+            if on_epoch:
+                on_epoch(self.job.name, epoch, metrics)
+            if history.early_stopping and epoch - history.best_epoch >= settings.patience:
+                break
+            self._checkpoint()
+        self.job.network.load_state_dict(self.best)
+        return history
+
+    def _train_epoch(self, epoch: int) -> float:
+        job = self.job
+        self.network.train()
+        order = np.random.default_rng([job.seed, epoch]).permutation(job.train)
+        batches = math.ceil(len(order) / job.settings.batch_size)
+        total, count = 0.0, 0
+        for index, patients in enumerate(np.array_split(order, batches)):
+            step = epoch * batches + index
+            self._set_rate(step, batches * job.settings.epochs)
+            total += self._step(patients, step) * len(patients)
+            count += len(patients)
+        if not math.isfinite(total):
+            raise FittingError(
+                f"{job.name}: the loss is not finite in epoch {epoch + 1}; "
+                "lower fitting.learning_rate, or look for extreme values with `medmm cohort check`"
+            )
+        return total / count
+
+    def _step(self, patients: Ints, step: int) -> float:
+        stream, dropout = np.random.SeedSequence([self.job.seed, step]).generate_state(2)
+        generator = torch.Generator().manual_seed(int(stream))
+        torch.manual_seed(int(dropout))  # dropout inside the network draws from the global stream
+        values, present = self.job.inputs.batch(patients)
+        for name, augment in self.job.augment.items():
+            values[name] = augment(values[name], generator)
+        if self.job.modality_dropout > 0:
+            present = drop_modalities(present, self.job.modality_dropout, generator)
+        values = {name: _placed(tensor, self.device) for name, tensor in values.items()}
+        loss = self._loss(self.network(values, present.to(self.device)), patients)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.fabric.clip_gradients(self.network, self.optimizer, max_norm=1.0, error_if_nonfinite=False)
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def _loss(self, logits: torch.Tensor, patients: Ints) -> torch.Tensor:
+        labels = torch.from_numpy(self.job.labels[patients]).to(logits)
+        return torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, labels, pos_weight=self.weight.to(logits)
+        )
+
+    @torch.no_grad()
+    def _select_loss(self) -> float:
+        logits = torch.from_numpy(predict(self.job.network, self.job.inputs, self.job.select))
+        return float(self._loss(logits, self.job.select))
+
+    def _keep_best(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        current = metrics.get("select_loss", -math.inf)
+        if current < self.history.best_loss or not self.history.early_stopping:
+            self.history.best_loss = current if self.history.early_stopping else metrics["loss"]
+            self.history.best_epoch = epoch
+            self.best = _copy(self.job.network.state_dict())
+
+    def _set_rate(self, step: int, steps: int) -> None:
+        warmup = max(1.0, WARMUP_SHARE * steps)
+        ramp = min(1.0, (step + 1) / warmup)
+        cosine = 0.5 * (1 + math.cos(math.pi * max(0.0, step - warmup) / max(1.0, steps - warmup)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.job.settings.learning_rate * ramp * cosine
+
+    def _checkpoint(self) -> None:
+        if time.monotonic() - self.saved < CHECKPOINT_SECONDS:
+            return
+        self.saved = time.monotonic()
+        tensors = {f"network.{key}": value for key, value in self.job.network.state_dict().items()}
+        tensors |= {f"best.{key}": value for key, value in self.best.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+        _write(self.place / CHECKPOINT, tensors, self.history)
+
+    def _resume(self) -> None:
+        file = self.place / CHECKPOINT
+        if not file.exists():
+            return
+        tensors, self.history = _read(file)
+        parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "best": {}, "optimizer": {}}
+        for key, value in tensors.items():
+            part, rest = key.split(".", 1)
+            parts[part][rest] = value
+        self.job.network.load_state_dict(parts["network"])
+        self.best = parts["best"]
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in parts["optimizer"].items():
+            index, slot = key.split(".", 1)
+            state.setdefault(int(index), {})[slot] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _placed(tensor: torch.Tensor, device: Any) -> torch.Tensor:
+    """Move a batch to the device; volumes go channels-last, which halves a step on a CPU."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    moved = tensor.to(device)
+    return moved.contiguous(memory_format=formats[tensor.ndim]) if tensor.ndim in formats else moved
+
+
+def _can_select(job: Job) -> bool:
+    positives = float(job.labels[job.select].sum())
+    return min(positives, len(job.select) - positives) >= MIN_SELECT_POSITIVES
+
+
+def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: value.detach().clone() for key, value in state.items()}
+
+
+def _write(file: Path, tensors: Mapping[str, torch.Tensor], history: History) -> None:
+    """Write tensors and their history in one file, so that a kill leaves the old or the new one whole."""
+    temporary = file.with_suffix(".partial")
+    contiguous = {key: value.contiguous() for key, value in tensors.items()}
+    save_file(contiguous, temporary, metadata={"history": json.dumps(asdict(history))})
+    temporary.replace(file)
+
+
+def _read(file: Path) -> tuple[dict[str, torch.Tensor], History]:
+    with safe_open(file, "pt") as stored:
+        tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a dict)
+        return tensors, History(**json.loads(stored.metadata()["history"]))

@@ -1,0 +1,170 @@
+"""The one configuration of a run: which cohort, which question, which network, how it is fitted and judged.
+
+A recipe is a YAML file in ``pipelines/<question>/``. Each block under ``modalities`` is validated by the
+modality that it names, so a new modality brings its own settings. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from medmm.cohort.declare import read_yaml, validated
+from medmm.cohort.spec import CohortSpec
+from medmm.columns import Declared
+from medmm.errors import ConfigError
+from medmm.modality import Declaration, Modality, modality_class
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Concat(Declared):
+    """Joint fusion: an MLP over the embeddings and the presence of every modality."""
+
+    kind: Literal["concat"] = "concat"
+    hidden: Count = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+
+class LateStack(Declared):
+    """Decision fusion: logistic regression over calibrated out-of-fold logits of the modalities alone.
+
+    Source: Huang et al. 2020, https://doi.org/10.1038/s41598-020-78888-w (late fusion of CT and records).
+    """
+
+    kind: Literal["late_stack"] = "late_stack"
+    inner_folds: Annotated[int, Field(ge=2)] = 5
+    l2: Positive = 1.0
+
+
+class Fitting(Declared):
+    """How one network is fitted.
+
+    Attributes:
+        select_share: share of the training patients set aside to choose the epoch; never used for
+            calibration.
+        patience: epochs without a better loss on those patients before stopping.
+    """
+
+    epochs: Count = 60
+    batch_size: Count = 32
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    select_share: Share = 0.15
+    patience: Count = 10
+
+
+class Comparison(Declared):
+    """How the fused model is compared with its rivals, out-of-fold.
+
+    Attributes:
+        margin: a gain in AUROC below this is of no clinical use; it separates "does not help" from
+            "cannot tell".
+    """
+
+    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
+    resamples: Annotated[int, Field(ge=200)] = 2000
+
+
+class Threshold(Declared):
+    """Where the decision is taken: at a stated risk, or where out-of-fold sensitivity reaches a figure."""
+
+    risk: Share | None = None
+    sensitivity: Share | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Threshold:
+        if (self.risk is None) == (self.sensitivity is None):
+            raise ValueError("a threshold is a `risk` or a `sensitivity`, one of them")
+        return self
+
+
+class Recipe(Declared):
+    """A validated recipe.yaml.
+
+    Attributes:
+        name: the pipeline's name, also in the model registry.
+        cohort: folder with cohort.yaml, relative to the recipe.
+        outcome: the outcome of the cohort that is predicted.
+        modalities: per block of the cohort, the settings of its modality (``kind`` names it).
+        final_model: ``fold_ensemble`` keeps the outer folds' networks; ``refit`` fits one on everybody.
+    """
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    question: str
+    intended_use: str
+    cohort: str
+    outcome: str
+    modalities: dict[str, dict[str, Any]]
+    fusion: Annotated[Concat | LateStack, Field(discriminator="kind")] = Concat()
+    fitting: Fitting = Fitting()
+    final_model: Literal["fold_ensemble", "refit"] = "fold_ensemble"
+    comparison: Comparison = Comparison()
+    threshold: Threshold | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("modalities")
+    @classmethod
+    def _kinds(cls, blocks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        if not blocks:
+            raise ValueError("a recipe names at least one modality")
+        for name, block in blocks.items():
+            if not isinstance(block.get("kind"), str):
+                raise ValueError(f"modality {name!r} names its `kind`")
+        return blocks
+
+    def build(self, declarations: dict[str, Declaration]) -> dict[str, Modality]:
+        """Return the modalities of this recipe, unfitted, in the recipe's order.
+
+        Raises:
+            ConfigError: if a block is not in the cohort, or its settings are not its modality's.
+        """
+        built: dict[str, Modality] = {}
+        for name, block in self.modalities.items():
+            if name not in declarations:
+                known = ", ".join(sorted(declarations))
+                raise ConfigError(f"recipe {self.name}: the cohort has no block {name!r}; it has {known}")
+            settings = {key: value for key, value in block.items() if key != "kind"}
+            cls = modality_class(block["kind"])
+            where = f"recipe {self.name}, modalities.{name}"
+            built[name] = cls(name, validated(cls.Settings, settings, where=where), declarations[name])
+        return built
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        path: the file, or the pipeline folder that holds ``recipe.yaml``.
+
+    Raises:
+        ConfigError: with the key, what is wrong and the nearest known key.
+    """
+    file = path / "recipe.yaml" if path.is_dir() else path
+    values, _ = read_yaml(file)
+    return validated(Recipe, values, where=str(file))
+
+
+def cohort_folder(recipe: Recipe, path: Path) -> Path:
+    """Return the folder of the recipe's cohort, which the recipe names relative to itself."""
+    base = path if path.is_dir() else path.parent
+    return (base / recipe.cohort).resolve()
+
+
+def check_outcome(recipe: Recipe, spec: CohortSpec) -> None:
+    """Refuse a recipe whose outcome the cohort does not have.
+
+    Raises:
+        ConfigError: naming the outcomes that there are.
+    """
+    if recipe.outcome not in spec.outcomes:
+        known = ", ".join(sorted(spec.outcomes))
+        raise ConfigError(
+            f"recipe {recipe.name}: the cohort has no outcome {recipe.outcome!r}; it has {known}"
+        )

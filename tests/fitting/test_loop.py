@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from medmm.encoders.mlp import TableEncoder
+from medmm.errors import FittingError
+from medmm.fitting import loop
+from medmm.fitting.inputs import Inputs, Prepared
+from medmm.fitting.loop import Job, fit_network, predict
+from medmm.network.fusion import Stack
+from medmm.network.network import Network, unimodal
+from medmm.recipe import Fitting
+
+PATIENTS = 160
+
+
+def table(seed: int = 0) -> tuple[Inputs, np.ndarray]:
+    """A table of four numbers; the label follows the first two, with noise."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(PATIENTS, 4)).astype(np.float32)
+    logits = 2 * values[:, 0] - 1.5 * values[:, 1]
+    labels = (rng.random(PATIENTS) < 1 / (1 + np.exp(-logits))).astype(float)
+    prepared = Prepared(values, np.arange(PATIENTS), ("",) * PATIENTS)
+    return Inputs({"records": prepared}), labels
+
+
+def job(settings: Fitting, *, seed: int = 3, scale: float = 1.0) -> Job:
+    inputs, labels = table()
+    torch.manual_seed(seed)
+    network = Network({"records": unimodal(TableEncoder(4, hidden=(16, 8), dropout=0.1))}, Stack([1]))
+    entry = inputs.prepared["records"]
+    scaled = Inputs({"records": Prepared(entry.array * np.float32(scale), entry.row_of, entry.absent)})
+    rows = np.arange(PATIENTS)
+    return Job("fold0/records", network, scaled, labels, rows[:120], rows[120:140], settings, seed)
+
+
+def test_the_loop_learns_what_is_there(tmp_path):
+    fitted = job(Fitting(epochs=40, learning_rate=1e-2))
+    history = fit_network(fitted, tmp_path)
+    logits = predict(fitted.network, fitted.inputs, np.arange(140, PATIENTS))
+    labels = fitted.labels[140:]
+    ranked = (logits[labels == 1][:, None] > logits[labels == 0][None, :]).mean()
+    assert ranked > 0.8
+    assert history.epochs[history.best_epoch]["select_loss"] == history.best_loss
+
+
+def test_two_runs_end_in_the_same_bits(tmp_path):
+    first, second = (job(Fitting(epochs=6)) for _ in range(2))
+    fit_network(first, tmp_path / "a")
+    fit_network(second, tmp_path / "b")
+    for key, value in first.network.state_dict().items():
+        assert torch.equal(value, second.network.state_dict()[key]), key
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_a_killed_fit_resumes_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    whole, broken, resumed = (job(Fitting(epochs=8)) for _ in range(3))
+    fit_network(whole, tmp_path / "whole")
+
+    def stop(name: str, epoch: int, metrics: object) -> None:
+        if epoch == 4:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fit_network(broken, tmp_path / "broken", on_epoch=stop)
+    epochs: list[int] = []
+    fit_network(resumed, tmp_path / "broken", on_epoch=lambda name, epoch, metrics: epochs.append(epoch))
+    assert epochs[0] == 4
+    for key, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[key]), key
+
+
+def test_a_finished_fit_is_not_fitted_again(tmp_path):
+    first, second = (job(Fitting(epochs=3)) for _ in range(2))
+    history = fit_network(first, tmp_path)
+    epochs: list[int] = []
+    again = fit_network(second, tmp_path, on_epoch=lambda name, epoch, metrics: epochs.append(epoch))
+    assert epochs == []
+    assert again == history
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(FittingError, match="fold0/records: the loss is not finite"):
+        fit_network(job(Fitting(epochs=3), scale=float("inf")), tmp_path)
+    assert not list(tmp_path.rglob("done.safetensors"))
