@@ -1,0 +1,292 @@
+"""Images: a DICOM series, 2-D or 3-D by the recipe, as the network sees it.
+
+Nothing of an image is fitted: every patient's array follows from that patient's series and the recipe
+alone, so one prepared array serves every fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from medmm.columns import Declared, ImageSpec
+from medmm.errors import ConfigError, DicomRefusal
+from medmm.modalities.resample import Taps, axis_taps, resample
+from medmm.modality import Declaration, Modality
+from medmm.sample import Player, SeriesSource, Source
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from medmm.arrays import Float32
+    from medmm.dicom import Volume
+
+FARTHEST_SD = 5.0
+"""Standardised intensities end here: metal and hot pixels are not to drown the rest."""
+
+NORMAL_90 = 3.29
+"""The middle 90 % of a normal distribution spans this many standard deviations."""
+
+CROSS_SECTIONAL = frozenset({"CT", "MR", "PT", "NM"})
+"""Modalities whose numbers are measurements: they are never inverted for display's sake."""
+
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue (ITU-R BT.601)."""
+
+Count = Annotated[int, Field(ge=1)]
+Millimetres = Annotated[float, Field(gt=0)]
+
+
+class ImageEncoderSettings(Declared):
+    """The image encoder of a recipe.
+
+    Attributes:
+        kind: "cnn", a strided convolution per entry of ``channels``; or a MONAI network by name.
+        channels: of the "cnn" only.
+        dropout: of the pooled embedding.
+    """
+
+    kind: Literal["cnn", "densenet121", "resnet10", "resnet18"] = "cnn"
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (16, 32, 64)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+    @property
+    def reduction(self) -> int:
+        """By how much the encoder shrinks each axis before pooling."""
+        return 2 ** len(self.channels) if self.kind == "cnn" else 32
+
+
+class Augmentation(Declared):
+    """How training images are varied at random.
+
+    Attributes:
+        flip: axes mirrored with probability one half: "x" (left-right), "y", "z"; "row", "column" in 2-D.
+        shift_voxels: largest shift along each axis, in voxels of the transformed image.
+    """
+
+    flip: tuple[Literal["x", "y", "z", "row", "column"], ...] = ()
+    shift_voxels: Annotated[int, Field(ge=0)] = 0
+
+
+class ImageSettings(Declared):
+    """An image's block of a recipe.
+
+    Attributes:
+        shape: voxels per axis (x, y, z), or (row, column); its length decides between 3-D and 2-D.
+        spacing_mm: voxel size resampled to, per axis; ``fit`` scales the whole image into the shape
+            keeping its proportions, ``fill`` scales it to cover the shape; None keeps the spacing.
+        window: intensities mapped to [0, 1], in the unit of the image (HU for CT); None standardises
+            each image by its own quantiles.
+    """
+
+    shape: tuple[Count, Count] | tuple[Count, Count, Count]
+    spacing_mm: tuple[Millimetres, ...] | Literal["fit", "fill"] | None = None
+    window: tuple[float, float] | None = None
+    encoder: ImageEncoderSettings = ImageEncoderSettings()
+    augment: Augmentation = Augmentation()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ImageSettings:
+        if isinstance(self.spacing_mm, tuple) and len(self.spacing_mm) != len(self.shape):
+            raise ValueError("`spacing_mm` has as many entries as `shape`")
+        if self.window and self.window[0] >= self.window[1]:
+            raise ValueError("`window` is (low, high) with low < high")
+        wrong = set(self.augment.flip) - set(self.axes)
+        if wrong:
+            raise ValueError(f"`augment.flip` names {sorted(wrong)}; this image's axes are {self.axes}")
+        return self
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of the axes."""
+        return ("x", "y", "z") if len(self.shape) == 3 else ("row", "column")
+
+
+class Image(Modality):
+    """One DICOM series: intensities, or a label map as one channel per label.
+
+    ``transform`` gives float32 ``[channel, x, y, z]`` (RAS+) or ``[channel, row, column]``. Intensities
+    are in [0, 1] with a window, else in robust standard deviations within ±5; a label's channel is the
+    share of the voxel that the label fills, in [0, 1].
+
+    Raises:
+        ConfigError: if the settings do not suit what the cohort declares.
+    """
+
+    kind = "image"
+    Settings = ImageSettings
+    settings: ImageSettings
+    declaration: ImageSpec
+
+    def __init__(self, name: str, settings: Declared, declaration: Declaration) -> None:
+        super().__init__(name, settings, declaration)
+        if not isinstance(declaration, ImageSpec):
+            raise ConfigError(f"modality {name!r} is of kind 'image' but the cohort declares no image for it")
+        if declaration.kind == "label_map" and self.settings.window:
+            raise ConfigError(f"modality {name!r} is a label map: its labels have no `window`; leave it out")
+        reduction = self.settings.encoder.reduction
+        if min(self.settings.shape) < reduction:
+            raise ConfigError(
+                f"modality {name!r}: encoder {self.settings.encoder.kind!r} shrinks each axis {reduction}"
+                f" times, which shape {self.settings.shape} does not allow; take a larger shape or fewer"
+                " channels"
+            )
+
+    def load(self, source: Source) -> Volume:
+        """Read the series.
+
+        Raises:
+            DicomRefusal: if the series must not become an array.
+        """
+        from medmm.dicom import load_files
+
+        if not isinstance(source, SeriesSource):
+            raise DicomRefusal("no_dicom", f"modality {self.name!r} reads a series")
+        volume: Volume = load_files(source.files)
+        return volume
+
+    def fit(self, loaded: Iterable[Volume]) -> Self:
+        """Return itself: nothing of an image is fitted."""
+        return self
+
+    def transform(self, loaded: Volume) -> Float32:
+        """Return ``[channel, *shape]``, float32; see the class.
+
+        Raises:
+            DicomRefusal: if the image has other dimensions than the recipe's, no spacing where the
+                recipe resamples, or nothing but padding.
+        """
+        gray = _gray(loaded)
+        wanted = len(self.settings.shape)
+        if gray.ndim != wanted:
+            detail = f"modality {self.name!r} takes {wanted}-D images, this series is {gray.ndim}-D"
+            raise DicomRefusal("inconsistent_geometry", detail)
+        if not loaded.valid.any():
+            raise DicomRefusal("no_pixel_data", f"modality {self.name!r}: every pixel is padding")
+        if self.declaration.kind == "label_map":
+            return self._label_map(gray, loaded)
+        return self._intensity(gray, loaded)
+
+    def _label_map(self, gray: Float32, volume: Volume) -> Float32:
+        masks = [(gray == label) & volume.valid for label in self.declaration.labels]
+        box = [_extent(np.logical_or.reduce(masks), axis) for axis in range(gray.ndim)]
+        centre = [(low + high) / 2 for low, high in box]
+        taps = self._taps(volume, gray.shape, centre, "area")
+        return np.stack([resample(mask.astype(np.float32), taps, 0.0) for mask in masks])
+
+    def _intensity(self, gray: Float32, volume: Volume) -> Float32:
+        modality = self.declaration.modality
+        if volume.photometric == "MONOCHROME1" and gray.ndim == 2 and modality not in CROSS_SECTIONAL:
+            gray = np.float32(2**volume.bits_stored - 1) - gray
+        background = gray[volume.valid].min()
+        filled = np.where(volume.valid, gray, background).astype(np.float32)
+        centre = [(size - 1) / 2 for size in gray.shape]
+        taps = self._taps(volume, gray.shape, centre, "linear")
+        sampled = resample(filled, taps, float(background))
+        if self.settings.window:
+            low, high = map(np.float32, self.settings.window)
+            scaled: Float32 = np.clip((sampled - low) / (high - low), 0, 1)
+            return scaled[None]
+        return _standardised(sampled, taps)[None]
+
+    def _taps(
+        self, volume: Volume, size: tuple[int, ...], centre: list[float], kernel: Literal["linear", "area"]
+    ) -> list[Taps]:
+        steps = self._steps(volume, size)
+        axes = zip(size, self.settings.shape, steps, centre, strict=True)
+        return [axis_taps(n, out, step, middle, kernel) for n, out, step, middle in axes]
+
+    def _steps(self, volume: Volume, size: tuple[int, ...]) -> list[float]:
+        """Return the distance of output voxels per axis, in input voxels."""
+        wanted, spacing = self.settings.spacing_mm, volume.spacing_mm
+        if wanted is None:
+            return [1.0] * len(size)
+        if isinstance(wanted, str):
+            spacing = spacing or (1.0,) * len(size)
+            extents = [n * mm / out for n, mm, out in zip(size, spacing, self.settings.shape, strict=True)]
+            target = max(extents) if wanted == "fit" else min(extents)
+            return [target / mm for mm in spacing]
+        if spacing is None:
+            raise DicomRefusal(
+                "invalid_spacing",
+                f"modality {self.name!r}: the image states no pixel spacing, and the recipe resamples to mm;"
+                " `spacing_mm: fit` scales without it",
+            )
+        return [want / have for want, have in zip(wanted, spacing, strict=True)]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels, then the recipe's shape."""
+        return (max(1, len(self.declaration.labels)), *self.settings.shape)
+
+    def players(self) -> tuple[Player, ...]:
+        """Return none: an image is explained by its gradients."""
+        return ()
+
+    def augment(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return the batch with each image flipped and shifted at random, as the recipe says."""
+        from medmm.encoders.augment import flipped, shifted
+
+        axes = [self.settings.axes.index(name) + 2 for name in self.settings.augment.flip]
+        moved = shifted(batch, self.settings.augment.shift_voxels, generator)
+        return flipped(moved, axes, generator)
+
+    def encoder(self) -> nn.Module:
+        """Return a fresh image encoder; see :mod:`medmm.encoders.image`."""
+        from medmm.encoders.image import image_encoder
+
+        block = self.settings.encoder
+        return image_encoder(
+            block.kind,
+            spatial_dims=len(self.settings.shape),
+            in_channels=self.shape[0],
+            channels=block.channels,
+            dropout=block.dropout,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return nothing: nothing is fitted."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> Self:
+        """Return itself: nothing is fitted."""
+        return self
+
+
+def _gray(volume: Volume) -> Float32:
+    """Return the array without a colour axis: RGB as luminance."""
+    array: Float32 = volume.array.astype(np.float32)
+    if volume.photometric != "RGB":
+        return array
+    red, green, blue = (array[..., i] * np.float32(w) for i, w in enumerate(LUMINANCE))
+    gray: Float32 = red + green + blue
+    return gray
+
+
+def _extent(mask: np.ndarray[Any, np.dtype[np.bool_]], axis: int) -> tuple[int, int]:
+    """Return the first and last index of a mask along an axis; the whole axis when it is empty."""
+    others = tuple(a for a in range(mask.ndim) if a != axis)
+    filled = np.flatnonzero(mask.any(axis=others))
+    return (int(filled[0]), int(filled[-1])) if len(filled) else (0, mask.shape[axis] - 1)
+
+
+def _standardised(sampled: Float32, taps: list[Taps]) -> Float32:
+    """Return robust z-scores: centred on the median, the middle 90 % spanning 3.29.
+
+    Only order statistics are used, which are the same to the last bit everywhere; padding has no say.
+    """
+    inside = np.ix_(*(tap.inside for tap in taps))
+    ordered = np.sort(sampled[inside], axis=None)
+    if not len(ordered):
+        return np.zeros_like(sampled)
+    low, median, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.05, 0.5, 0.95))
+    if low == high:
+        low, high = ordered[0], ordered[-1]
+    if low == high:
+        return np.zeros_like(sampled)
+    z: Float32 = (sampled - median) / ((high - low) / np.float32(NORMAL_90))
+    return np.clip(z, np.float32(-FARTHEST_SD), np.float32(FARTHEST_SD))
