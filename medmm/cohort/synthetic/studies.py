@@ -34,6 +34,8 @@ _SYNTAXES = (
 )
 _PADDING = -2000
 """Stored outside the reconstruction circle by some scanners; no HU."""
+_IMPLEMENTATION = "2.25.302746203486112867041234190876543210987"
+"""Of this writer (PS3.7 D.3.3.2); pydicom's own would change the bytes with its version."""
 _TABLE_MM = (3.0, -12.0, 40.0)
 """Centre of every CT volume in the scanner's coordinates, LPS+; not the origin, to catch who assumes so."""
 
@@ -126,6 +128,8 @@ def radiograph_file(study: Study, image: Float64) -> tuple[Dataset, str]:
 def write(instance: Dataset, syntax: str, path: Path) -> None:
     """Write one instance as a DICOM file (PS3.10), compressed where the syntax says so."""
     instance.file_meta = FileMetaDataset()
+    instance.file_meta.ImplementationClassUID = _IMPLEMENTATION
+    instance.file_meta.ImplementationVersionName = "MEDMM"
     instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if _compressed(syntax) else syntax
     if _compressed(syntax):
         instance.compress(syntax, encoding_plugin="pylibjpeg", generate_instance_uid=False)
