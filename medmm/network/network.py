@@ -189,7 +189,7 @@ def _member(modality: Modality, index: int) -> Modality:
 
 
 def _width(module: nn.Module) -> int:
-    width = module.out_features
+    width = getattr(module, "out_features", None)
     if not isinstance(width, int):
         raise ConfigError(f"{type(module).__name__} has no integer out_features")
     return width
