@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from medmm.columns import Declared, ImageSpec
 from medmm.errors import ConfigError, DicomRefusal
-from medmm.modalities.resample import Taps, axis_taps, resample
+from medmm.modalities.resample import SAME_STEP, Taps, axis_taps, resample
 from medmm.modality import Declaration, Modality
 from medmm.sample import Player, SeriesSource, Source
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from medmm.arrays import Float32
-    from medmm.dicom import Volume
+    from medmm.arrays import Bools, Float32
+    from medmm.dicom.volume import Volume
 
 FARTHEST_SD = 5.0
 """Standardised intensities end here: metal and hot pixels are not to drown the rest."""
@@ -31,8 +31,8 @@ FARTHEST_SD = 5.0
 NORMAL_90 = 3.29
 """The middle 90 % of a normal distribution spans this many standard deviations."""
 
-CROSS_SECTIONAL = frozenset({"CT", "MR", "PT", "NM"})
-"""Modalities whose numbers are measurements: they are never inverted for display's sake."""
+PROJECTION_XRAY = frozenset({"CR", "DX", "MG", "PX", "IO", "RF", "RG", "XA"})
+"""Modalities (0008,0060) whose MONOCHROME1 images are inverted; the numbers of others are measurements."""
 
 LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601)."""
@@ -171,17 +171,33 @@ class Image(Modality):
             return self._label_map(gray, loaded)
         return self._intensity(gray, loaded)
 
+    def warnings(self, loaded: Volume) -> tuple[str, ...]:
+        """Return a word where labels are cut off because they reach beyond the recipe's field of view."""
+        gray = _gray(loaded)
+        if self.declaration.kind != "label_map" or gray.ndim != len(self.settings.shape):
+            return ()
+        axes = zip(
+            _boxes(self._masks(gray, loaded)),
+            self._steps(loaded, gray.shape),
+            self.settings.shape,
+            strict=True,
+        )
+        if all(high - low + 1 <= out * step * (1 + SAME_STEP) for (low, high), step, out in axes):
+            return ()
+        return (f"{self.declaration.label or self.name}: the labels reach beyond the field of view",)
+
+    def _masks(self, gray: Float32, volume: Volume) -> list[Bools]:
+        return [(gray == label) & volume.valid for label in self.declaration.labels]
+
     def _label_map(self, gray: Float32, volume: Volume) -> Float32:
-        masks = [(gray == label) & volume.valid for label in self.declaration.labels]
-        box = [_extent(np.logical_or.reduce(masks), axis) for axis in range(gray.ndim)]
-        centre = [(low + high) / 2 for low, high in box]
+        masks = self._masks(gray, volume)
+        centre = [(low + high) / 2 for low, high in _boxes(masks)]
         taps = self._taps(volume, gray.shape, centre, "area")
         return np.stack([resample(mask.astype(np.float32), taps, 0.0) for mask in masks])
 
     def _intensity(self, gray: Float32, volume: Volume) -> Float32:
-        modality = self.declaration.modality
-        if volume.photometric == "MONOCHROME1" and gray.ndim == 2 and modality not in CROSS_SECTIONAL:
-            gray = np.float32(2**volume.bits_stored - 1) - gray
+        if volume.photometric == "MONOCHROME1" and volume.summary.modality in PROJECTION_XRAY:
+            gray = _inverted(gray, volume)
         background = gray[volume.valid].min()
         filled = np.where(volume.valid, gray, background).astype(np.float32)
         centre = [(size - 1) / 2 for size in gray.shape]
@@ -267,11 +283,32 @@ def _gray(volume: Volume) -> Float32:
     return gray
 
 
-def _extent(mask: np.ndarray[Any, np.dtype[np.bool_]], axis: int) -> tuple[int, int]:
-    """Return the first and last index of a mask along an axis; the whole axis when it is empty."""
-    others = tuple(a for a in range(mask.ndim) if a != axis)
-    filled = np.flatnonzero(mask.any(axis=others))
-    return (int(filled[0]), int(filled[-1])) if len(filled) else (0, mask.shape[axis] - 1)
+def _inverted(gray: Float32, volume: Volume) -> Float32:
+    """Return the image as if its stored values had been ``2^BitsStored - 1 - stored`` (PS3.3 C.7.6.3.1.2).
+
+    Raises:
+        DicomRefusal: if a look-up table stands between the stored values and the image.
+    """
+    if volume.summary.rescale == "lookup table":
+        raise DicomRefusal(
+            "unsupported_photometric",
+            "a MONOCHROME1 image behind a modality look-up table cannot be inverted",
+        )
+    slope, intercept = volume.rescale
+    lowest = (float(gray.min() if slope > 0 else gray.max()) - intercept) / slope
+    # Two's complement runs from -2^(n-1) to 2^(n-1) - 1, whose ends add up to -1.
+    ends = -1 if lowest < 0 else 2**volume.bits_stored - 1
+    flipped: Float32 = np.float32(slope * ends + 2 * intercept) - gray
+    return flipped
+
+
+def _boxes(masks: list[Bools]) -> list[tuple[int, int]]:
+    """Return, per axis, the first and last index that any mask holds; the whole axis if none does."""
+    union = np.logical_or.reduce(masks)
+    if not union.any():
+        return [(0, size - 1) for size in union.shape]
+    filled = np.nonzero(union)
+    return [(int(indices.min()), int(indices.max())) for indices in filled]
 
 
 def _standardised(sampled: Float32, taps: list[Taps]) -> Float32:
