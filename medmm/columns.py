@@ -59,6 +59,7 @@ class ResultSpec(Declared):
     molar_mass_g_per_mol: Annotated[float, Field(gt=0)] | None = None
     plausible: Range | None = None
     reference: Range | None = None
+    limits: Range | None = None
     label: str | None = None
     summary: Summary | tuple[Summary, ...] = "last"
     window_days: Annotated[float, Field(gt=0)] | None = None

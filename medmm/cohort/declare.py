@@ -54,7 +54,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], str]:
     try:
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                line = event.start_mark.line + 1
+                line = event.start_mark.line + 1 if event.start_mark else 0
                 raise ConfigError(f"{path}, line {line}: anchors and aliases are not read; write it out")
         loaded = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
     except yaml.YAMLError as error:
@@ -65,7 +65,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _where(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
+    mark: Any = getattr(error, "problem_mark", None)
     return f", line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else ""
 
 

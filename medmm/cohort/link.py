@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
-from medmm.cohort.flow import Flow
-from medmm.cohort.spec import CohortSpec
+from medmm.cohort.archive import Archive, Candidate, Choice, candidates
+from medmm.cohort.flow import Account, Flow
+from medmm.cohort.moments import Moment
+from medmm.cohort.notes import account_notes
+from medmm.cohort.opened import Opened
+from medmm.cohort.pseudonym import pseudonym
+from medmm.cohort.spec import CohortSpec, Exclusion
+from medmm.cohort.window import Results, keys, look_back
+from medmm.columns import MISSING, FieldSpec, ResultSpec, Status, Value
 from medmm.modality import Declaration
-from medmm.sample import Patient
+from medmm.sample import Patient, Source
+from medmm.sources.duck import THREADS, Engine
 
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One series of one kept subject, looked at for one image block.
-
-    Attributes:
-        series: its pseudonym.
-        reason: why it was not chosen ("later", "undated", "not_eligible: modality", …); empty when chosen.
-        offset_days: acquisition relative to the prediction time, or None when undated.
-    """
-
-    block: str
-    subject: str
-    series: str
-    chosen: bool
-    reason: str
-    offset_days: float | None
-    files: int
+Choices = Mapping[str, Choice]
+Column = TypeVar("Column", FieldSpec, ResultSpec)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cohort:
     """What was known of every subject at the prediction time.
 
@@ -43,7 +37,7 @@ class Cohort:
         flow: the accounting of subjects, files and results.
         excluded: per subject left out, the reason.
         series: every candidate series of every image block, chosen or not.
-        digest: sha256 of the specification and of everything that entered.
+        fingerprints: per (subject, block), what identifies the chosen series: its UID and file sizes.
     """
 
     spec: CohortSpec
@@ -52,7 +46,23 @@ class Cohort:
     flow: Flow
     excluded: Mapping[str, str]
     series: Sequence[Candidate]
-    digest: str
+    fingerprints: Mapping[tuple[str, str], str] = field(repr=False, default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """Sha256 of the specification and of everything that entered; no key and no path is part of it."""
+        hashed = hashlib.sha256(specification_text(self.spec).encode())
+        for patient in self.patients:
+            values = [
+                (block, name, *_plain(value))
+                for block, source in sorted(patient.sources.items())
+                if isinstance(source, Mapping)
+                for name, value in sorted(source.items())
+            ]
+            series = [self.fingerprints.get((patient.subject_id, b), "") for b in sorted(self.spec.images)]
+            told = (patient.subject_id, sorted(patient.targets.items()), sorted(patient.subgroups.items()))
+            hashed.update(repr((told, values, series)).encode())
+        return hashed.hexdigest()
 
 
 def link(
@@ -63,7 +73,7 @@ def link(
     subjects: Sequence[str] | None = None,
     outcomes: bool = True,
     index_cache: Path | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Cohort:
     """Join a cohort by its keys, up to each subject's prediction time.
 
@@ -71,7 +81,7 @@ def link(
         spec: the validated cohort.yaml.
         root: folder of the data.
         key: the site's key, for pseudonyms.
-        subjects: only these; None for everybody.
+        subjects: only these; None for everybody. A subject comes out the same either way.
         outcomes: whether outcome tables are read (they need not exist when scoring).
         index_cache: folder in which the DICOM index is kept between runs.
         progress: called with (done, total) files while a DICOM folder is scanned.
@@ -80,4 +90,208 @@ def link(
         ConfigError: if a column or a code has no role.
         DataError: if a table is missing, malformed or contradicts itself.
     """
-    raise NotImplementedError
+    root = Path(root)
+    with Engine(threads=THREADS if subjects is None else 1) as engine:
+        opened = Opened.of(engine, spec, root, subjects=subjects, outcomes=outcomes)
+        archive = Archive.scan(
+            spec,
+            root,
+            crosswalk=opened.crosswalk(),
+            wanted=opened.wanted,
+            cache=index_cache,
+            progress=progress,
+        )
+        return _join(opened, archive, key)
+
+
+def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
+    spec = opened.spec
+    listed = opened.listed()
+    everybody = {*opened.everywhere(), *archive.subjects()}
+    predictions, clocks = _prediction_times(opened, archive, listed)
+    labels = opened.labels()
+    rows, reader = opened.records(predictions)
+    choices = {subject: archive.choose(subject, moment) for subject, moment in predictions.items()}
+    excluded = dict.fromkeys(everybody - set(listed), "not_in_subjects")
+    excluded |= dict.fromkeys(set(listed) - set(predictions), _no_time(spec))
+    for subject in predictions:
+        known = {name for name, found in labels.items() if subject in found} if opened.outcomes else None
+        if reason := _exclusion(spec, rows.get(subject, {}), choices[subject], known):
+            excluded[subject] = reason
+    kept = sorted(set(predictions) - set(excluded))
+    chosen = {subject: choices[subject] for subject in kept}
+    results, notes = _long_tables(opened, {subject: predictions[subject] for subject in kept})
+    if spec.records and not opened.restricted:
+        reader.check(spec.records)
+    patients = tuple(
+        Patient(
+            subject,
+            pseudonym(key, subject),
+            _sources(spec, archive, rows.get(subject, {}), results.rows.get(place), chosen[subject], key),
+            {name: found[subject] for name, found in labels.items() if subject in found},
+            {name: rows[subject][name].text for name in spec.subgroups},
+        )
+        for place, subject in enumerate(kept)
+    )
+    flow = Flow(
+        _subjects(everybody, kept, excluded),
+        archive.account(chosen),
+        Account("results", results.total, dict(results.fates)),
+        notes,
+        _undated(spec, patients),
+        _unparsable(reader.unparsable, results),
+        dict(clocks),
+    )
+    return Cohort(
+        spec,
+        patients,
+        declarations(spec),
+        flow,
+        dict(sorted(excluded.items())),
+        tuple(candidates(chosen, key)),
+        archive.fingerprints(chosen),
+    )
+
+
+def declarations(spec: CohortSpec) -> dict[str, Declaration]:
+    """Return what each block offers to a model: fields and results of role `input`, and every image."""
+    offered: dict[str, Declaration] = {}
+    fields = {n: f for n, f in (spec.records.fields if spec.records else {}).items() if f.role == "input"}
+    results = {
+        n: r for n, r in (spec.biomarkers.results if spec.biomarkers else {}).items() if r.role == "input"
+    }
+    if fields:
+        offered["records"] = fields
+    if results:
+        offered["biomarkers"] = results
+    return offered | spec.images
+
+
+def inputs(declared: Mapping[str, Column]) -> dict[str, Column]:
+    """Return the fields or results of role `input`, in the order they were declared."""
+    return {name: column for name, column in declared.items() if column.role == "input"}
+
+
+def specification_text(spec: CohortSpec) -> str:
+    """Return the specification as canonical JSON, without where its data lie."""
+    return json.dumps(spec.model_dump(mode="json", exclude={"root"}), sort_keys=True)
+
+
+def _prediction_times(
+    opened: Opened, archive: Archive, listed: Sequence[str]
+) -> tuple[dict[str, Moment], Mapping[str, int]]:
+    if not opened.spec.prediction_time.from_image:
+        return opened.prediction_times(listed)
+    found = {subject: when for subject in listed if (when := archive.prediction_time(subject))}
+    clocks = [clock for _, clock in found.values()]
+    times = {subject: moment for subject, (moment, _) in found.items()}
+    return times, {clock: clocks.count(clock) for clock in sorted(set(clocks))}
+
+
+def _no_time(spec: CohortSpec) -> str:
+    return "no_index_study" if spec.prediction_time.from_image else "no_prediction_time"
+
+
+def _exclusion(
+    spec: CohortSpec, row: Mapping[str, Value], choices: Choices, labelled: set[str] | None
+) -> str:
+    """Return the first declared reason that applies; outcomes are not looked at when there are none."""
+    for reason, exclusion in spec.exclusions.items():
+        if exclusion.field is not None:
+            applies = _field_excludes(exclusion, row.get(exclusion.field, MISSING))
+        elif exclusion.image is not None:
+            applies = choices[exclusion.image].taken is None
+        else:
+            applies = labelled is not None and exclusion.outcome not in labelled
+        if applies:
+            return reason
+    return ""
+
+
+def _field_excludes(exclusion: Exclusion, value: Value) -> bool:
+    if exclusion.missing:
+        return value.status is not Status.KNOWN
+    if exclusion.equals is not None:
+        return str(exclusion.equals) in (value.text, str(value.value))
+    if not isinstance(value.value, float):
+        return False
+    below = exclusion.below is not None and value.value < exclusion.below
+    return below or (exclusion.above is not None and value.value > exclusion.above)
+
+
+def _long_tables(opened: Opened, kept: Mapping[str, Moment]) -> tuple[Results, Account]:
+    """Window the results and count the notes of the kept subjects, numbered in their order."""
+    spec, moments = opened.spec, list(kept.values())
+    columns = {
+        "subject": ("INTEGER", range(len(kept))),
+        "id": ("VARCHAR", list(kept)),
+        "t_day": ("DOUBLE", [moment.day for moment in moments]),
+        "t_us": ("BIGINT", [moment.instant_us for moment in moments]),
+        "t_aware": ("BOOLEAN", [moment.aware for moment in moments]),
+    }
+    opened.engine.put("kept", columns)
+    same_day, restricted = spec.same_day.results == "known", opened.restricted
+    results, notes = Results({}, {}, 0, 0), Account("notes", 0, {})
+    if spec.biomarkers:
+        results = look_back(
+            opened.engine,
+            spec.biomarkers,
+            opened.tables[spec.biomarkers.table],
+            spec.biomarkers.columns.id or spec.subjects.id,
+            same_day=same_day,
+            restricted=restricted,
+        )
+    if spec.notes:
+        table = opened.tables[spec.notes.table]
+        id_column = spec.notes.columns.id or spec.subjects.id
+        notes = account_notes(
+            opened.engine, spec.notes, table, id_column, same_day=same_day, restricted=restricted
+        )
+    return results, notes
+
+
+def _sources(
+    spec: CohortSpec,
+    archive: Archive,
+    row: Mapping[str, Value],
+    results: Mapping[str, Value] | None,
+    choices: Choices,
+    key: bytes,
+) -> dict[str, Source]:
+    sources: dict[str, Source] = {}
+    offered = declarations(spec)
+    if "records" in offered:
+        sources["records"] = {name: row[name] for name in inputs(spec.records.fields if spec.records else {})}
+    if "biomarkers" in offered:
+        names = keys(inputs(spec.biomarkers.results if spec.biomarkers else {}))
+        sources["biomarkers"] = results if results is not None else dict.fromkeys(names, MISSING)
+    return sources | {block: archive.source(block, choices[block], key) for block in spec.images}
+
+
+def _subjects(everybody: set[str], kept: Sequence[str], excluded: Mapping[str, str]) -> Account:
+    reasons = list(excluded.values())
+    parts = {"kept": len(kept)} | {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+    return Account("subjects", len(everybody), parts if reasons else parts | {"excluded": 0})
+
+
+def _undated(spec: CohortSpec, patients: Sequence[Patient]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for patient in patients:
+        for block, source in patient.sources.items():
+            if isinstance(source, Mapping):
+                count = sum(value.undated for value in source.values())
+            else:
+                count = int(getattr(source, "undated", False))
+            if count:
+                counts[block] = counts.get(block, 0) + count
+    return {block: counts[block] for block in declarations(spec) if block in counts}
+
+
+def _unparsable(fields: Mapping[str, Mapping[str, int]], results: Results) -> dict[str, Mapping[str, int]]:
+    found = {f"records.{name}": dict(counts) for name, counts in sorted(fields.items())}
+    return found | {f"biomarkers.{name}": counts for name, counts in sorted(results.unparsable.items())}
+
+
+def _plain(value: Value) -> tuple[object, ...]:
+    status = value.status.value
+    return (value.value, status, value.text, value.comparator, value.offset_days, value.undated)

@@ -121,6 +121,7 @@ class Biomarkers(Declared):
         undated: what becomes of a result without a time.
         no_unit: what becomes of a result without a unit where its code declares one.
         units: how this source spells a unit, and the UCUM unit that is meant ({"K/uL": "10*3/uL"}).
+        other_results: why codes that are not listed are never used; without it, each must be listed.
         duplicates: of differing values at one time (after corrected > final > preliminary), which is taken.
         max_unparsable: largest share of a code's results that may fail to parse.
     """
@@ -131,6 +132,7 @@ class Biomarkers(Declared):
     undated: Undated = "refuse"
     no_unit: Literal["refuse"] | AssumeKnown = "refuse"
     units: dict[str, str] = Field(default_factory=dict)
+    other_results: Reason | None = None
     duplicates: Literal["highest", "lowest"] = "highest"
     max_unparsable: Share = 0.05
 

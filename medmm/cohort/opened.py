@@ -1,0 +1,171 @@
+"""The tables of a cohort, opened and checked: one engine, and which subjects are asked for."""
+
+# ruff: noqa: S608 - identifiers and literals go through quoted() and literal()
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medmm.cohort import wide
+from medmm.cohort.moments import Moment
+from medmm.cohort.roles import check_columns, tables_to_read
+from medmm.cohort.spec import CohortSpec
+from medmm.columns import FieldSpec, Value
+from medmm.errors import DataError
+from medmm.sources.duck import Engine, quoted
+from medmm.sources.tables import Table, open_table
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The tables that a join reads.
+
+    Attributes:
+        tables: by the name that the specification gives them.
+        wanted: the subjects asked for; None for everybody.
+        outcomes: whether outcome tables are read.
+    """
+
+    engine: Engine
+    spec: CohortSpec
+    tables: Mapping[str, Table]
+    wanted: tuple[str, ...] | None
+    outcomes: bool
+
+    @classmethod
+    def of(
+        cls, engine: Engine, spec: CohortSpec, root: Path, *, subjects: Sequence[str] | None, outcomes: bool
+    ) -> Opened:
+        """Open the tables and check that every column has a role.
+
+        Raises:
+            ConfigError: if a column has none.
+            DataError: if a table or a declared column is missing.
+        """
+        wanted = None if subjects is None else tuple(sorted(set(subjects)))
+        engine.put("wanted", {"id": ("VARCHAR", wanted or ())})
+        tables = {name: open_table(engine, root, name) for name in tables_to_read(spec, outcomes=outcomes)}
+        check_columns(spec, tables, outcomes=outcomes)
+        return cls(engine, spec, tables, wanted, outcomes)
+
+    @property
+    def restricted(self) -> bool:
+        """Whether only some subjects are asked for."""
+        return self.wanted is not None
+
+    def listed(self) -> list[str]:
+        """Return the ids of the subject table, sorted."""
+        return self._ids(self.spec.subjects.table, self.spec.subjects.id, unique=True)
+
+    def everywhere(self) -> set[str]:
+        """Return the ids of every table that is read, and those asked for."""
+        spec, subject = self.spec, self.spec.subjects.id
+        wide_tables = {(spec.subjects.table, subject)}
+        if spec.prediction_time.table:
+            wide_tables.add((spec.prediction_time.table, subject))
+        if spec.records:
+            wide_tables.add((spec.records.table, spec.records.id or subject))
+        if self.outcomes:
+            wide_tables |= {(outcome.table, outcome.id or subject) for outcome in spec.outcomes.values()}
+        long_tables = {
+            (part.table, part.columns.id or subject)
+            for part in (spec.biomarkers, spec.notes)
+            if part is not None
+        }
+        found = {i for table, column in sorted(wide_tables) for i in self._ids(table, column, unique=True)}
+        found |= {i for table, column in sorted(long_tables) for i in self._ids(table, column, unique=False)}
+        return found | set(self.wanted or ())
+
+    def prediction_times(self, listed: Sequence[str]) -> tuple[dict[str, Moment], Counter[str]]:
+        """Return the prediction time of each subject that has one, and how many came from where."""
+        time = self.spec.prediction_time
+        if time.day is not None:
+            return dict.fromkeys(listed, Moment(time.day)), Counter({f"day {time.day}": len(listed)})
+        if not (time.table and time.column):
+            return {}, Counter()
+        table = self.tables[time.table]
+        found = wide.moments(
+            self.engine,
+            table,
+            self.spec.subjects.id,
+            time.column,
+            whole_days=time.resolution == "day",
+            restricted=self.restricted,
+        )
+        known = {subject: found[subject] for subject in listed if subject in found}
+        return known, Counter({time.column: len(known)})
+
+    def fields(self) -> dict[str, FieldSpec]:
+        """Return the record fields that are read: inputs, subgroups and what an exclusion looks at."""
+        if self.spec.records is None:
+            return {}
+        looked_at = {exclusion.field for exclusion in self.spec.exclusions.values()}
+        return {
+            name: field
+            for name, field in self.spec.records.fields.items()
+            if field.role in ("input", "subgroup") or name in looked_at
+        }
+
+    def records(self, predictions: Mapping[str, Moment]) -> tuple[dict[str, dict[str, Value]], wide.Fields]:
+        """Return each subject's row of record values, and what could not be read."""
+        reader = wide.Fields(self.fields())
+        records = self.spec.records
+        if records is None or not reader.fields:
+            return {}, reader
+        found = wide.cells(
+            self.engine,
+            self.tables[records.table],
+            records.id or self.spec.subjects.id,
+            list(reader.fields),
+            restricted=self.restricted,
+        )
+        empty = ("",) * len(reader.fields)
+        return {s: reader.row(found.get(s, empty), moment) for s, moment in predictions.items()}, reader
+
+    def labels(self) -> dict[str, dict[str, float]]:
+        """Return, per outcome, the label of every subject that has one."""
+        if not self.outcomes:
+            return {}
+        return {
+            name: wide.labels(
+                wide.cells(
+                    self.engine,
+                    self.tables[outcome.table],
+                    outcome.id or self.spec.subjects.id,
+                    [outcome.column or name],
+                    restricted=self.restricted,
+                ),
+                name,
+                outcome,
+            )
+            for name, outcome in self.spec.outcomes.items()
+        }
+
+    def crosswalk(self) -> dict[tuple[str, str], str] | None:
+        """Return (issuer, PatientID) → subject id, or None where PatientID is the subject id.
+
+        Raises:
+            DataError: if one PatientID leads to several subjects.
+        """
+        walk = self.spec.crosswalk
+        if walk is None:
+            return None
+        table = self.tables[walk.table]
+        issuer = quoted(walk.issuer) if walk.issuer else "''"
+        rows = self.engine.rows(
+            f"SELECT DISTINCT coalesce(trim({issuer}), ''), trim({quoted(walk.patient_id)}),"
+            f" trim({quoted(walk.id)}) FROM {table.relation}"
+            f" WHERE trim({quoted(walk.patient_id)}) <> '' AND trim({quoted(walk.id)}) <> ''",
+            what=table.name,
+        )
+        found = {(issuer, patient_id): subject for issuer, patient_id, subject in rows}
+        if len(found) < len(rows):
+            raise DataError(
+                f"{table.name}: {len(rows) - len(found)} PatientIDs lead to several subjects; decide which"
+            )
+        return found
+
+    def _ids(self, table: str, column: str, *, unique: bool) -> list[str]:
+        return wide.ids(self.engine, self.tables[table], column, restricted=self.restricted, unique=unique)

@@ -1,0 +1,86 @@
+"""Every column of every table that is read has a role; a column without one stops the join."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from medmm.cohort.spec import CohortSpec
+from medmm.errors import ConfigError
+from medmm.sources.tables import Table
+
+
+def tables_to_read(spec: CohortSpec, *, outcomes: bool) -> tuple[str, ...]:
+    """Return the tables that a join reads; those of outcomes alone only when outcomes are wanted."""
+    if outcomes:
+        return spec.used_tables
+    return spec.model_copy(update={"outcomes": {}}).used_tables
+
+
+def needed(spec: CohortSpec, *, outcomes: bool) -> dict[str, dict[str, str]]:
+    """Return, per table, the columns that must exist and what for."""
+    columns: dict[str, dict[str, str]] = defaultdict(dict)
+    for table, column, why in (*_of_subjects(spec), *_of_records(spec), *_of_long_tables(spec)):
+        columns[table][column] = why
+    for name, outcome in spec.outcomes.items() if outcomes else ():
+        columns[outcome.table][outcome.id or spec.subjects.id] = f"outcomes.{name}.id"
+        columns[outcome.table][outcome.column or name] = f"outcomes.{name}.column"
+    return dict(columns)
+
+
+def _of_subjects(spec: CohortSpec) -> Iterator[tuple[str, str, str]]:
+    yield spec.subjects.table, spec.subjects.id, "subjects.id"
+    time = spec.prediction_time
+    if time.table and time.column:
+        yield time.table, spec.subjects.id, "subjects.id"
+        yield time.table, time.column, "prediction_time.column"
+
+
+def _of_records(spec: CohortSpec) -> Iterator[tuple[str, str, str]]:
+    if spec.records is None:
+        return
+    table = spec.records.table
+    yield table, spec.records.id or spec.subjects.id, "records.id"
+    for name, field in spec.records.fields.items():
+        if field.role in ("input", "subgroup"):
+            yield table, name, f"records.fields.{name}"
+    for reason, exclusion in spec.exclusions.items():
+        if exclusion.field:
+            yield table, exclusion.field, f"exclusions.{reason}"
+
+
+def _of_long_tables(spec: CohortSpec) -> Iterator[tuple[str, str, str]]:
+    for block, part in (("biomarkers", spec.biomarkers), ("notes", spec.notes)):
+        if part is not None:
+            mapped = {"id": spec.subjects.id} | part.columns.model_dump(exclude_none=True)
+            for key, column in mapped.items():
+                yield part.table, column, f"{block}.columns.{key}"
+    if spec.crosswalk:
+        for key, column in spec.crosswalk.model_dump(exclude_none=True, exclude={"table"}).items():
+            yield spec.crosswalk.table, column, f"crosswalk.{key}"
+
+
+def check_columns(spec: CohortSpec, tables: Mapping[str, Table], *, outcomes: bool) -> None:
+    """Check that declared columns exist and that every other column has a role.
+
+    Raises:
+        DataError: if a declared column is not in its table.
+        ConfigError: naming every column without a role, of all tables at once.
+    """
+    declared = needed(spec, outcomes=outcomes)
+    every = needed(spec, outcomes=True)
+    homeless: list[str] = []
+    for name, table in tables.items():
+        for column, why in declared.get(name, {}).items():
+            table.require([column], why=why)
+        settled = {*every.get(name, {}), *spec.never_columns.get(name, {})}
+        if spec.records and spec.records.table == name:
+            settled |= set(spec.records.fields)
+        homeless += [f"{name}: {column}" for column in table.columns if column not in settled]
+    if homeless:
+        more = f" and {len(homeless) - 20} more" if len(homeless) > 20 else ""
+        raise ConfigError(
+            f"{len(homeless)} column{'s have' if len(homeless) > 1 else ' has'} no role ("
+            + "; ".join(homeless[:20])
+            + f"{more}); give each one under records.fields, or say why it is never used under never_columns"
+        )

@@ -1,0 +1,189 @@
+"""Wide tables: one row per subject; records, outcomes and prediction times are read from them."""
+
+# ruff: noqa: S608 - identifiers and literals go through quoted() and literal()
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from medmm.cohort.moments import Moment, iso_day, sql_aware, sql_day, sql_instant_us
+from medmm.cohort.spec import OutcomeSpec, Records
+from medmm.cohort.values import parse_number, read_field
+from medmm.columns import FieldSpec, Status, Value
+from medmm.errors import DataError
+from medmm.sources.duck import Engine, quoted
+from medmm.sources.tables import Table
+
+Cells = Mapping[str, tuple[str, ...]]
+"""By subject id, the trimmed cells of the columns asked for; an empty cell is ""."""
+
+
+def ids(engine: Engine, table: Table, column: str, *, restricted: bool, unique: bool = True) -> list[str]:
+    """Return the subject ids of a table, sorted.
+
+    Args:
+        engine: holds ``wanted(id)`` when restricted.
+        table: any table.
+        column: its column of subject ids.
+        restricted: whether only the ids of ``wanted`` are looked for.
+        unique: whether a subject may have one row only.
+
+    Raises:
+        DataError: if a row has no id, or a subject has several rows where one is due.
+    """
+    table.require([column], why="the subject's id")
+    rows = engine.rows(
+        f"SELECT id, count(*) FROM (SELECT {_trimmed(column)} AS id FROM {table.relation})"
+        f"{_only_wanted(restricted=restricted)} GROUP BY id ORDER BY id",
+        what=table.name,
+    )
+    if rows and rows[0][0] == "":
+        raise DataError(
+            f"{table.name}: {rows[0][1]} rows have an empty {column!r}; every row names its subject"
+        )
+    repeated = sum(count > 1 for _, count in rows)
+    if unique and repeated:
+        raise DataError(
+            f"{table.name}: {repeated} subject{'s have' if repeated > 1 else ' has'} more than one row; this"
+            " table has one row per subject, so decide which row stays"
+        )
+    return [row[0] for row in rows]
+
+
+def cells(engine: Engine, table: Table, id_column: str, columns: Sequence[str], *, restricted: bool) -> Cells:
+    """Read some columns of a wide table."""
+    listed = "".join(f", {_trimmed(column)} AS c{place}" for place, column in enumerate(columns))
+    rows = engine.rows(
+        f"SELECT * FROM (SELECT {_trimmed(id_column)} AS id{listed} FROM {table.relation})"
+        + _only_wanted(restricted=restricted),
+        what=table.name,
+    )
+    return {row[0]: row[1:] for row in rows}
+
+
+def moments(
+    engine: Engine, table: Table, id_column: str, column: str, *, whole_days: bool, restricted: bool
+) -> dict[str, Moment]:
+    """Read a date or datetime per subject; a subject without one that can be read has no entry.
+
+    Args:
+        engine: holds ``wanted(id)`` when restricted.
+        table: a wide table.
+        id_column: its column of subject ids.
+        column: the column of dates.
+        whole_days: drop the time of day, if there is one.
+        restricted: whether only the ids of ``wanted`` are read.
+    """
+    rows = engine.rows(
+        f"SELECT id, {sql_day('t')}, {sql_instant_us('t')}, {sql_aware('t')} FROM (SELECT * FROM (SELECT"
+        f" {_trimmed(id_column)} AS id, {_trimmed(column)} AS t FROM {table.relation})"
+        f"{_only_wanted(restricted=restricted)})",
+        what=table.name,
+    )
+    return {
+        subject: Moment(day, None if whole_days else instant, aware and not whole_days)
+        for subject, day, instant, aware in rows
+        if day is not None
+    }
+
+
+@dataclass(slots=True)
+class Fields:
+    """The fields of a wide table, read cell by cell; an equal cell is one shared Value.
+
+    Attributes:
+        unparsable: per field, cells that could not be read and how often each stands there.
+        filled: per field, cells that hold something.
+    """
+
+    fields: Mapping[str, FieldSpec]
+    unparsable: dict[str, Counter[str]] = field(default_factory=dict)
+    filled: Counter[str] = field(default_factory=Counter)
+    _seen: dict[tuple[str, str], Value] = field(default_factory=dict)
+
+    def row(self, texts: Sequence[str], prediction: Moment) -> dict[str, Value]:
+        """Read one subject's cells, in the order of ``fields``."""
+        row = {}
+        for (name, spec), text in zip(self.fields.items(), texts, strict=True):
+            if spec.kind == "date":
+                value = _date(text, spec, prediction)
+            else:
+                known = self._seen.get((name, text))
+                value = known or self._seen.setdefault((name, text), read_field(text, spec))
+            self._count(name, value)
+            row[name] = value
+        return row
+
+    def check(self, records: Records) -> None:
+        """Raise if a field has more unreadable cells than the cohort declares.
+
+        Raises:
+            DataError: naming the field and the share, never a cell.
+        """
+        for name, counter in self.unparsable.items():
+            bad, filled = sum(counter.values()), self.filled[name]
+            if bad > records.max_unparsable * filled:
+                raise DataError(
+                    f"records.{name}: {bad} of {filled} cells in {records.table} cannot be read as"
+                    f" {self.fields[name].kind}, more than the declared {records.max_unparsable:.0%}; correct"
+                    " the kind, declare `missing_codes` or `levels`, or raise `max_unparsable`"
+                )
+
+    def _count(self, name: str, value: Value) -> None:
+        if value.status is not Status.MISSING:
+            self.filled[name] += 1
+        if value.status is Status.UNPARSABLE:
+            self.unparsable.setdefault(name, Counter())[value.text] += 1
+
+
+def _date(text: str, spec: FieldSpec, prediction: Moment) -> Value:
+    """A date as days before the prediction time; one after it is not told apart from any other such."""
+    if not text or text in spec.missing_codes:
+        return Value(None, Status.MISSING)
+    day = iso_day(text)
+    if day is None:
+        return Value(None, Status.UNPARSABLE, text)
+    offset = day - prediction.day + 0.0
+    if offset > 0:
+        return Value(None, Status.LATER)
+    if spec.plausible and not spec.plausible[0] <= offset <= spec.plausible[1]:
+        return Value(None, Status.IMPLAUSIBLE, f"{-offset:g} days before", offset_days=offset)
+    # the date itself never leaves the cohort room
+    return Value(offset, Status.KNOWN, f"{-offset:g} days before", offset_days=offset)
+
+
+def labels(found: Cells, name: str, spec: OutcomeSpec) -> dict[str, float]:
+    """Return the label of every subject that has one: 1.0 for `positive`, 0.0 otherwise.
+
+    Raises:
+        DataError: if the column holds a word that is neither, and `negative` does not settle it.
+    """
+    texts = {subject: row[0] for subject, row in found.items() if row[0] and row[0] not in spec.missing_codes}
+    positive = _canonical(spec.positive)
+    words = {_canonical(text) for text in texts.values()}
+    others = words - {positive}
+    negative = {_canonical(spec.negative)} if spec.negative is not None else others
+    if len(negative) > 1 or others - negative:
+        raise DataError(
+            f"outcome {name!r}: {spec.table} holds {len(words)} different labels; a binary outcome has"
+            " `positive` and `negative`, so declare both, and the rest as `missing_codes`"
+        )
+    return {subject: float(_canonical(text) == positive) for subject, text in texts.items()}
+
+
+def _canonical(word: object) -> str:
+    """One spelling per label: "1", "1.0" and 1 are the same, and so are "True" and true."""
+    text = str(word).strip()
+    number = parse_number(text)
+    if number is not None and number.value is not None and not number.comparator and not number.flag:
+        return f"{number.value:g}"
+    return text.lower() if text.lower() in ("true", "false") else text
+
+
+def _trimmed(column: str) -> str:
+    return f"coalesce(trim({quoted(column)}), '')"
+
+
+def _only_wanted(*, restricted: bool) -> str:
+    return " WHERE id IN (SELECT id FROM wanted)" if restricted else ""

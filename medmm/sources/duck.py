@@ -1,0 +1,166 @@
+"""The engine over tables: sole importer of duckdb.
+
+One in-memory connection with bounded memory; what does not fit goes to a private temporary folder that
+disappears with it. Messages of the engine may quote cells, so none of them leaves this file.
+"""
+
+# ruff: noqa: S608 - identifiers and literals go through quoted() and literal()
+from __future__ import annotations
+
+import re
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from medmm.errors import DataError, OutputError
+
+MEMORY_MB = 1024
+THREADS = 2
+
+
+def quoted(identifier: str) -> str:
+    """Return an identifier as SQL, whatever characters it holds."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return a text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+class Engine:
+    """One in-memory database for one join.
+
+    Args:
+        memory_mb: the most memory it takes before it spills.
+        threads: the most threads it takes; results do not depend on it.
+    """
+
+    def __init__(self, *, memory_mb: int = MEMORY_MB, threads: int = THREADS) -> None:
+        import duckdb
+
+        self._error = duckdb.Error
+        self._spill = tempfile.TemporaryDirectory(prefix="medmm-")
+        self._connection = duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": f"{memory_mb}MB",
+                "threads": threads,
+                "temp_directory": self._spill.name,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+                "preserve_insertion_order": False,
+            },
+        )
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+        self._spill.cleanup()
+
+    def run(self, sql: str, parameters: Sequence[Any] = (), *, what: str = "the tables") -> None:
+        """Execute a statement without a result.
+
+        Raises:
+            DataError: if the engine cannot read ``what``; its own message, which may quote cells, is dropped.
+        """
+        self._execute(sql, parameters, what)
+
+    def rows(self, sql: str, parameters: Sequence[Any] = (), *, what: str = "the tables") -> list[Any]:
+        """Return every row of a query, as tuples.
+
+        Raises:
+            DataError: as :meth:`run`.
+        """
+        try:
+            found: list[Any] = self._execute(sql, parameters, what).fetchall()
+        except self._error as error:
+            raise _unreadable(what, error) from None
+        return found
+
+    def put(self, name: str, columns: Mapping[str, tuple[str, Sequence[Any]]]) -> None:
+        """Make a temporary table of Python values: ``{column: (SQL type, values)}``."""
+        parts = ", ".join(f"unnest(?::{kind}[]) AS {quoted(column)}" for column, (kind, _) in columns.items())
+        values = [list(values) for _, values in columns.values()]
+        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(name)} AS SELECT {parts}", values)
+
+    def copy(self, sql: str, path: Path, options: str) -> None:
+        """Write a query to a file atomically: a temporary file beside it, then a rename.
+
+        Raises:
+            OutputError: if the folder cannot be written.
+        """
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            partial.touch(mode=0o600, exist_ok=False)
+            self._connection.execute(f"COPY ({sql}) TO {literal(str(partial))} ({options})")
+            partial.chmod(0o600)
+            partial.replace(path)
+        except (OSError, self._error) as error:
+            partial.unlink(missing_ok=True)
+            reason = error.strerror if isinstance(error, OSError) else "the engine could not write it"
+            raise OutputError(f"{path} cannot be written ({reason}); name another folder") from None
+
+    def _execute(self, sql: str, parameters: Sequence[Any], what: str) -> Any:
+        try:
+            return self._connection.execute(sql, parameters)
+        except self._error as error:
+            raise _unreadable(what, error) from None
+
+
+def _unreadable(what: str, error: Exception) -> DataError:
+    text = str(error)
+    line = re.search(r"[Ll]ine:? (\d+)", text)
+    place = f", line {line.group(1)}" if line else ""
+    if "Expected Number of Columns" in text or "Too many columns" in text:
+        return DataError(f"{what}{place}: this line has not as many cells as the header; repair the file")
+    return DataError(f"{what}{place} cannot be read as a table ({type(error).__name__}); repair the file")
+
+
+def write_parquet(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
+    """Write named columns of equal length to a Parquet file, atomically and with mode 0600.
+
+    Args:
+        columns: text, numbers or booleans; None is a missing cell. A column of nothing but None is text.
+        path: the file to write.
+
+    Raises:
+        OutputError: if the folder cannot be written.
+    """
+    with Engine(threads=1) as engine:
+        engine.put("written", {name: (_sql_type(values), values) for name, values in columns.items()})
+        engine.copy("SELECT * FROM written", Path(path), "FORMAT parquet, COMPRESSION zstd")
+
+
+def read_parquet(path: Path) -> dict[str, list[Any]]:
+    """Read a Parquet file back into columns.
+
+    Raises:
+        DataError: if it is missing or no Parquet file.
+    """
+    with Engine(threads=1) as engine:
+        source = f"read_parquet({literal(str(path))})"
+        names = [row[0] for row in engine.rows(f"DESCRIBE SELECT * FROM {source}", what=str(path))]
+        rows = engine.rows(f"SELECT * FROM {source}", what=str(path))
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def _sql_type(values: Sequence[Any]) -> str:
+    kinds = set(_kinds(values))
+    for kind, sql in ((bool, "BOOLEAN"), (int, "BIGINT")):
+        if kinds == {kind}:
+            return sql
+    return "DOUBLE" if kinds and kinds <= {int, float} else "VARCHAR"
+
+
+def _kinds(values: Sequence[Any]) -> Iterator[type]:
+    for value in values:
+        if value is not None:
+            yield type(value)

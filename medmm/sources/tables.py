@@ -1,0 +1,113 @@
+"""Tables on disk: CSV or Parquet, wide or long, every cell as the text that was recorded."""
+
+# ruff: noqa: S608 - identifiers and literals go through quoted() and literal()
+from __future__ import annotations
+
+import codecs
+import csv
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from medmm.errors import ConfigError, DataError
+from medmm.sources.duck import Engine, literal, quoted
+
+DELIMITERS = ",;\t|"
+MAX_HEADER_BYTES = 1 << 20
+SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
+"""What a table's file name ends in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table on disk.
+
+    Attributes:
+        name: as declared, relative to the root.
+        columns: as the file names them.
+        relation: the SQL that reads it, every column VARCHAR, an empty cell NULL.
+    """
+
+    name: str
+    path: Path
+    columns: tuple[str, ...]
+    relation: str
+
+    def require(self, columns: Iterable[str], *, why: str) -> None:
+        """Check that columns exist.
+
+        Raises:
+            DataError: naming the first one that does not, and the nearest that does.
+        """
+        for column in columns:
+            if column not in self.columns:
+                near = difflib.get_close_matches(column, self.columns, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(self.columns[:20])}"
+                raise DataError(f"{self.name} has no column {column!r} ({why}); {hint}")
+
+
+def contained(root: Path, name: str) -> Path:
+    """Return ``root / name``, which must stay inside ``root``.
+
+    Raises:
+        ConfigError: if it leads out of the root.
+    """
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise ConfigError(f"{name!r} leads out of the data root; give a root that holds it")
+    return path
+
+
+def open_table(engine: Engine, root: Path, name: str) -> Table:
+    """Find a table and read its head.
+
+    Raises:
+        ConfigError: if the name leads out of the root.
+        DataError: if the file is missing, empty, without a usable header, or of an unknown kind.
+    """
+    path = contained(root, name)
+    if not path.is_file():
+        raise DataError(f"the table {name} is not in {root}; check the name, or pass another --root")
+    if path.suffix.lower() == ".parquet":
+        source = f"read_parquet({literal(str(path))})"
+        columns = tuple(row[0] for row in engine.rows(f"DESCRIBE SELECT * FROM {source}", what=name))
+        cells = ", ".join(f"CAST({quoted(c)} AS VARCHAR) AS {quoted(c)}" for c in columns)
+        return Table(name, path, columns, f"(SELECT {cells} FROM {source})")
+    encoding = _encoding(path, name)
+    delimiter, columns = _header(path, name, encoding)
+    types = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in columns)
+    relation = (
+        f"read_csv({literal(str(path))}, auto_detect=false, header=true, delim={literal(delimiter)},"
+        f" quote='\"', escape='\"', nullstr='', encoding={literal(encoding)}, columns={{{types}}})"
+    )
+    return Table(name, path, columns, relation)
+
+
+def _encoding(path: Path, name: str) -> str:
+    """UTF-8 when the whole file is, else Latin-1, which every byte is."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        head = file.read(2)
+        if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise DataError(f"{name} is UTF-16; save it as UTF-8")
+        file.seek(0)
+        try:
+            while chunk := file.read(1 << 20):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return "latin-1"
+    return "utf-8"
+
+
+def _header(path: Path, name: str, encoding: str) -> tuple[str, tuple[str, ...]]:
+    with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
+        line = file.readline(MAX_HEADER_BYTES)
+    if not line.strip():
+        raise DataError(f"{name} is empty; a table begins with a line of column names")
+    delimiter = max(DELIMITERS, key=line.count)
+    columns = next(csv.reader([line], delimiter=delimiter))
+    if len(set(columns)) < len(columns) or not all(column.strip() for column in columns):
+        raise DataError(f"{name}: the header repeats a column name, or leaves one empty; name every column")
+    return delimiter, tuple(columns)
