@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
 import numpy as np
 
@@ -131,8 +132,8 @@ def _subject(position: int, seed: int) -> Subject:
         for name, both in parts.items()
     }
     return Subject(
-        # 7919 is coprime to 10^6, so ids are distinct; they spread over the range and keep leading zeros.
-        subject_id=f"{(7919 * position + 104729 * seed + 31) % 1_000_000:06d}",
+        # A step coprime to 10^6 near its golden section: ids are distinct, and a tenth begins with zero.
+        subject_id=f"{(381_967 * position + 104_729 * seed + 31) % 1_000_000:06d}",
         position=position,
         key=(seed, position),
         assessed_at=EPOCH + timedelta(minutes=int(rng.integers(0, 2 * 365 * 24 * 60))),
@@ -226,6 +227,7 @@ def expected_auroc(score: Sequence[float] | Float64, probability: Float64) -> fl
     return float((positive @ below - self_pairs / 2) / pairs)
 
 
+@cache
 def limits(seed: int) -> dict[str, dict[str, float]]:
     """Return, per outcome, the AUROC that the best model of tables, image and both could reach.
 
