@@ -6,12 +6,32 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "Certificate": "certificate",
     "FileEntry": "index",
     "Index": "index",
+    "Loaded": "loading",
     "SeriesEntry": "index",
+    "Volume": "volume",
+    "Waveform": "waveform",
+    "load": "loading",
+    "load_files": "loading",
+    "load_series": "loading",
+    "scan": "index",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = [
+    "Certificate",
+    "FileEntry",
+    "Index",
+    "Loaded",
+    "SeriesEntry",
+    "Volume",
+    "Waveform",
+    "load",
+    "load_files",
+    "load_series",
+    "scan",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from medmm.dicom import tags
+from medmm.dicom.elements import Elements
+from medmm.dicom.header import Header, kind_of
+from medmm.dicom.parse import parse
+from medmm.errors import DicomRefusal, OutputError
+
+CACHE_VERSION = 1
+PROGRESS_EVERY = 200
+"""Files between two calls of ``progress``."""
+
+Progress = Callable[[int, int], None]
+_Facts = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +103,205 @@ class Index:
     def of_patient(self, patient_id: str) -> tuple[SeriesEntry, ...]:
         """Return the series under which a PatientID was seen."""
         return tuple(entry for entry in self.series if patient_id in entry.patient_ids)
+
+
+def scan(root: Path, *, cache: Path | None = None, progress: Progress | None = None) -> Index:
+    """Index a folder: read the header of every file that is new or has changed, decode no pixel.
+
+    Args:
+        root: the folder; links inside it that lead out of it are set aside, never followed.
+        cache: one file (JSON, mode 0600: it holds patient ids) that makes the next scan incremental.
+        progress: called with (files done, files in all).
+
+    Raises:
+        DicomRefusal: ``no_dicom`` when there is no such folder.
+        OutputError: when the cache cannot be written.
+    """
+    root = Path(root).resolve()
+    if not root.is_dir():
+        raise DicomRefusal("no_dicom", "there is no such folder")
+    known = _read_cache(cache, root)
+    files, facts, opened = [], [], 0
+    found = sorted(_walk(root))
+    for done, (path, size, mtime_ns, inside) in enumerate(found):
+        old = known.get(path)
+        if old is not None and old[0].size == size and old[0].mtime_ns == mtime_ns:
+            entry, fact = old
+        else:
+            opened += inside
+            entry, fact = _examined(root, path, size, mtime_ns) if inside else _outside(path, size, mtime_ns)
+        files.append(entry)
+        facts.append(fact)
+        if progress is not None and done % PROGRESS_EVERY == 0:
+            progress(done, len(found))
+    if progress is not None:
+        progress(len(found), len(found))
+    if cache is not None and (opened or len(known) != len(files)):
+        _write_cache(cache, root, files, facts)
+    return Index(root, tuple(files), tuple(_series(files, facts)), opened)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, int, int, bool]]:
+    """Yield (path relative to root, size, mtime_ns, lies inside root) of every file."""
+    prefix = len(os.fspath(root).rstrip(os.sep)) + 1
+    folders = [os.fspath(root)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                    continue
+                inside = not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(root)
+                if entry.is_file() or not inside or entry.is_symlink():
+                    state = entry.stat(follow_symlinks=inside and Path(entry.path).exists())
+                    yield entry.path[prefix:].replace(os.sep, "/"), state.st_size, state.st_mtime_ns, inside
+
+
+def _outside(path: str, size: int, mtime_ns: int) -> tuple[FileEntry, None]:
+    return FileEntry(path, size, mtime_ns, "set_aside", "outside_root"), None
+
+
+def _examined(root: Path, path: str, size: int, mtime_ns: int) -> tuple[FileEntry, _Facts | None]:
+    """Read one header; return what becomes of the file and what its series needs to know."""
+    place = root / path
+    try:
+        header = Header(place, parse(place, tags.INDEXED, first_items=_FIRST_ONLY))
+        kind = kind_of(header)
+        if kind not in ("image", "waveform"):
+            return FileEntry(path, size, mtime_ns, "set_aside", kind), None
+        if not header.text(tags.SERIES_INSTANCE) or not header.text(tags.STUDY_INSTANCE):
+            raise DicomRefusal("missing_tags", "no StudyInstanceUID or SeriesInstanceUID")
+        facts = _facts(header)
+    except DicomRefusal as refusal:
+        status = "set_aside" if refusal.reason == "not_dicom" else "refused"
+        return FileEntry(path, size, mtime_ns, status, refusal.reason), None
+    return FileEntry(path, size, mtime_ns, "series", ""), facts
+
+
+_FIRST_ONLY = {tags.PER_FRAME_GROUPS: 1}
+"""Of the functional groups the index needs the first frame's only."""
+_ACQUIRED = 2
+"""Position in the facts of the acquisition time, the one fact that differs between slices of a series."""
+
+
+def _facts(header: Header) -> _Facts:
+    """Return what the index keeps of one file, in the order of :func:`_entry`."""
+    elements = header.elements
+    patient_id, issuer = header.patient
+    per_frame = elements.first(tags.PER_FRAME_GROUPS) or Elements()
+    shared = elements.first(tags.SHARED_GROUPS) or Elements()
+    measures = per_frame.first(tags.PIXEL_MEASURES) or shared.first(tags.PIXEL_MEASURES) or elements
+    plane = per_frame.first(tags.PLANE_ORIENTATION) or shared.first(tags.PLANE_ORIENTATION) or elements
+    return (
+        (elements.text(tags.STUDY_INSTANCE), elements.text(tags.SERIES_INSTANCE)),
+        (patient_id, issuer),
+        elements.text(tags.ACQUISITION_DATETIME)
+        or _datetime(elements, tags.ACQUISITION_DATE, tags.ACQUISITION_TIME),
+        elements.text(tags.MODALITY),
+        header.sop_class,
+        elements.text(tags.BODY_PART),
+        header.label(tags.SERIES_DESCRIPTION),
+        elements.texts(tags.IMAGE_TYPE),
+        elements.text(tags.BURNED_IN),
+        elements.integer(tags.ROWS) or 0,
+        elements.integer(tags.COLUMNS) or 0,
+        _finite(measures.numbers(tags.SLICE_THICKNESS)[:1]),
+        _finite(plane.numbers(tags.IMAGE_ORIENTATION)),
+        elements.text(tags.STUDY_DATE),
+        _datetime(elements, tags.SERIES_DATE, tags.SERIES_TIME),
+        _finite(elements.numbers(tags.LONGITUDINAL_OFFSET)[:1]),
+        elements.text(tags.LONGITUDINAL_EVENT),
+    )
+
+
+def _datetime(elements: Elements, date: int, time: int) -> str:
+    """Return date and time as one DICOM text; a time without a date says nothing."""
+    day = elements.text(date)
+    return day + elements.text(time) if day else ""
+
+
+def _finite(numbers: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(round(number, 6) for number in numbers) if all(map(math.isfinite, numbers)) else ()
+
+
+def _series(files: list[FileEntry], facts: list[_Facts | None]) -> list[SeriesEntry]:
+    """Return the series that the files make up, sorted."""
+    members: dict[tuple[str, str], list[tuple[str, _Facts]]] = defaultdict(list)
+    for entry, fact in zip(files, facts, strict=True):
+        if fact is not None:
+            members[fact[0]].append((entry.path, fact))
+    series = [_entry(uids, files_of) for uids, files_of in members.items()]
+    return sorted(series, key=lambda entry: (entry.patient_id, entry.study_uid, entry.series_uid))
+
+
+def _entry(uids: tuple[str, str], members: list[tuple[str, _Facts]]) -> SeriesEntry:
+    """Return one series; where its files disagree, the smallest facts speak, so that file order does not."""
+    first = min(fact for _, fact in members) if len({fact for _, fact in members}) > 1 else members[0][1]
+    patients = sorted({fact[1] for _, fact in members})
+    acquired = min((fact[_ACQUIRED] for _, fact in members if fact[_ACQUIRED]), default="")
+    return SeriesEntry(
+        patient_id=patients[0][0],
+        issuer=patients[0][1],
+        study_uid=uids[0],
+        series_uid=uids[1],
+        modality=first[3],
+        sop_class=first[4],
+        body_part=first[5],
+        description=first[6],
+        image_type=first[7],
+        burned_in=first[8],
+        rows=first[9],
+        columns=first[10],
+        thickness_mm=first[11][0] if first[11] else None,
+        orientation=first[12],
+        study_date=first[13],
+        series_datetime=first[14],
+        acquisition_datetime=acquired,
+        longitudinal_offset_days=first[15][0] if first[15] else None,
+        longitudinal_event=first[16],
+        files=tuple(path for path, _ in members),
+        patient_ids=tuple(sorted({patient for patient, _ in patients})),
+    )
+
+
+def _read_cache(cache: Path | None, root: Path) -> dict[str, tuple[FileEntry, _Facts | None]]:
+    """Return what a former scan of the same root knew; an unreadable cache is no cache."""
+    if cache is None or not cache.is_file():
+        return {}
+    try:
+        stored = json.loads(cache.read_bytes())
+        if stored["version"] != CACHE_VERSION or stored["root"] != os.fspath(root):
+            return {}
+        shared = [_frozen(facts) for facts in stored["facts"]]
+        known: dict[str, tuple[FileEntry, _Facts | None]] = {}
+        for path, size, mtime_ns, status, reason, number, acquired in stored["files"]:
+            facts = shared[number]
+            if facts is not None and facts[_ACQUIRED] != acquired:
+                facts = (*facts[:_ACQUIRED], acquired, *facts[_ACQUIRED + 1 :])
+            known[path] = FileEntry(path, size, mtime_ns, status, reason), facts
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return {}
+    return known
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _write_cache(cache: Path, root: Path, files: list[FileEntry], facts: list[_Facts | None]) -> None:
+    """Write the cache whole or not at all; facts shared by the files of a series are written once."""
+    numbers: dict[_Facts | None, int] = {}
+    rows = []
+    for entry, fact in zip(files, facts, strict=True):
+        common = None if fact is None else (*fact[:_ACQUIRED], "", *fact[_ACQUIRED + 1 :])
+        number = numbers.setdefault(common, len(numbers))
+        acquired = "" if fact is None else fact[_ACQUIRED]
+        rows.append((entry.path, entry.size, entry.mtime_ns, entry.status, entry.reason, number, acquired))
+    content = {"version": CACHE_VERSION, "root": os.fspath(root), "facts": list(numbers), "files": rows}
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile("w", dir=cache.parent, prefix=cache.name, delete=False) as file:  # mode 0600
+            json.dump(content, file, separators=(",", ":"))
+        Path(file.name).replace(cache)
+    except OSError as error:
+        raise OutputError(f"the index of the DICOM folder cannot be written: {error.strerror}") from None

@@ -1,0 +1,83 @@
+"""The volume certificate: one row per array or refusal; it makes a cohort reproducible, a fault visible."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from medmm.arrays import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What became of one series, or of one volume of it.
+
+    Attributes:
+        study_uid: real; leaves only as a pseudonym, by :meth:`row`.
+        series_uid: real; leaves only as a pseudonym.
+        status: "used", "set_aside" or "refused".
+        reason: reason code when not used.
+        detail: one sentence, without patient data.
+        files_used: how many files the array comes from.
+        files_set_aside: reason → number of files.
+        files_refused: how many files could not be used.
+        shape: of the array.
+        spacing_mm: in the array's axis order.
+        orientation: what the array's axes point to, "RAS", or "row column" in 2-D.
+        modality: Modality (0008,0060).
+        rescale: "none", "one", "per slice", "lookup table".
+        units: RescaleType, or Units of a PET.
+        transfer_syntax: of the files used, sorted.
+        told_apart_by: elements that separate this volume from others of its series.
+        notes: what a reader should know: few slices, thickness unlike the spacing, overlays …
+        minimum: of the valid pixels of the array.
+        maximum: of the valid pixels of the array.
+        sha256: of the array: dtype, shape and values in C order.
+    """
+
+    study_uid: str = field(repr=False)
+    series_uid: str = field(repr=False)
+    status: str
+    reason: str = ""
+    detail: str = ""
+    files_used: int = 0
+    files_set_aside: tuple[tuple[str, int], ...] = ()
+    files_refused: int = 0
+    shape: tuple[int, ...] = ()
+    spacing_mm: tuple[float, ...] | None = None
+    orientation: str = ""
+    modality: str = ""
+    rescale: str = ""
+    units: str = ""
+    transfer_syntax: tuple[str, ...] = ()
+    told_apart_by: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    sha256: str = ""
+
+    def row(self, key: bytes) -> dict[str, Any]:
+        """Return the certificate as plain values, its UIDs replaced by keyed pseudonyms (16 hex digits)."""
+        values = asdict(self)
+        for name in ("study_uid", "series_uid"):
+            uid = values.pop(name)
+            values[name.replace("_uid", "")] = hmac.new(key, uid.encode(), hashlib.sha256).hexdigest()[:16]
+        values["files_set_aside"] = dict(self.files_set_aside)
+        return values
+
+    def measured(self, array: Array, valid: Array) -> Certificate:
+        """Return the certificate with what only the array itself can tell."""
+        inside = array if valid.all() else array[valid]
+        digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
+        for plane in array:
+            digest.update(np.ascontiguousarray(plane).data)
+        return replace(
+            self,
+            minimum=float(inside.min()) if inside.size else None,
+            maximum=float(inside.max()) if inside.size else None,
+            sha256=digest.hexdigest(),
+        )

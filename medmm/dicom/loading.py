@@ -1,0 +1,195 @@
+"""The doors of the room: a file, a folder or a series' files become arrays, or refusals with reasons."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medmm.dicom import tags
+from medmm.dicom.certificate import Certificate
+from medmm.dicom.header import Header, kind_of, read_header
+from medmm.dicom.series import Plan, SeriesPlan, group, plan_series
+from medmm.dicom.volume import Volume, realise
+from medmm.dicom.waveform import Waveform, read_waveform
+from medmm.errors import DicomRefusal
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One result of :func:`load_series`.
+
+    Attributes:
+        status: "used", "set_aside" or "refused".
+        reason: reason code when not used.
+        detail: one sentence, without patient data.
+        files: the files it stands for; every file of a folder is in at least one result.
+        content: the array, when used.
+        certificate: its row.
+    """
+
+    status: str
+    reason: str
+    detail: str
+    files: tuple[Path, ...]
+    content: Volume | Waveform | None
+    certificate: Certificate
+
+
+def load(path: str | Path) -> Volume | Waveform:
+    """Load the one volume, image or waveform of a file or folder.
+
+    Raises:
+        DicomRefusal: when there is not exactly one, or it must not be used.
+    """
+    path = Path(path)
+    headers: list[Header] = []
+    aside: list[tuple[Path, str]] = []
+    for file in files_under(path):
+        try:
+            headers.append(read_header(file))
+        except DicomRefusal as refusal:
+            if refusal.reason != "not_dicom" or not path.is_dir():
+                raise
+            aside.append((file, refusal.reason))
+    if not headers:
+        raise DicomRefusal("no_dicom", "the folder holds no DICOM file")
+    usable: list[Header] = []
+    for header in headers:
+        kind = kind_of(header)
+        if kind in ("image", "waveform"):
+            usable.append(header)
+        else:
+            aside.append((header.path, kind))
+    if not usable:
+        raise DicomRefusal(kind_of(headers[0]), "no object holds an image that could be loaded")
+    groups = group(usable)
+    if len(groups) > 1:
+        raise DicomRefusal("multiple_series", f"{len(groups)} series; load_series returns them one by one")
+    return _only(next(iter(groups.values())), aside)
+
+
+def load_files(paths: Sequence[Path]) -> Volume:
+    """Load the volume or image made of the files of one chosen series.
+
+    Raises:
+        DicomRefusal: when they do not make exactly one, or it must not be used.
+    """
+    if not paths:
+        raise DicomRefusal("no_dicom", "no file was given")
+    groups = group(read_header(Path(path)) for path in paths)
+    if len(groups) > 1:
+        raise DicomRefusal("multiple_series", f"the files belong to {len(groups)} series")
+    content = _only(next(iter(groups.values())), [])
+    if not isinstance(content, Volume):
+        raise DicomRefusal("unsupported_sop", "the files hold a waveform, not an image")
+    return content
+
+
+def load_series(path: str | Path) -> Iterator[Loaded]:
+    """Load everything in a folder: one result per volume, image, waveform, refused series or other files.
+
+    An iterator, so that one series is in memory at a time; a bad series does not stop the others.
+
+    Yields:
+        Results in the order of study, series and volume; every file stands in at least one.
+    """
+    headers: list[Header] = []
+    others: list[tuple[Path, DicomRefusal]] = []
+    for file in files_under(Path(path)):
+        try:
+            headers.append(read_header(file))
+        except DicomRefusal as refusal:
+            others.append((file, refusal))
+    for members in group(headers).values():
+        yield from _loaded_series(members)
+    for reason in sorted({refusal.reason for _, refusal in others}):
+        files = tuple(file for file, refusal in others if refusal.reason == reason)
+        yield _without_array("set_aside" if reason == "not_dicom" else "refused", reason, files, [])
+
+
+def files_under(path: Path) -> list[Path]:
+    """Return the files of a folder, at any depth, sorted; links to folders are not followed.
+
+    Raises:
+        DicomRefusal: ``no_dicom`` when the path does not exist.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DicomRefusal("no_dicom", "there is no such file or folder")
+    return sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+
+
+def _only(members: list[Header], aside: list[tuple[Path, str]]) -> Volume | Waveform:
+    series = plan_series(members)
+    series.set_aside.extend(aside)
+    if not series.plans:
+        reasons = {reason for _, reason in series.set_aside}
+        reason = "unsupported_sop" if "unsupported_sop" in reasons else "no_pixel_data"
+        raise DicomRefusal(reason, "nothing is left to load")
+    if len(series.plans) > 1:
+        raise DicomRefusal("multiple_volumes", f"{len(series.plans)} volumes or images in one series")
+    return _realised(series.plans[0], members, series)
+
+
+def _loaded_series(members: list[Header]) -> Iterator[Loaded]:
+    """Yield what one series becomes."""
+    paths = tuple(header.path for header in members)
+    try:
+        series = plan_series(members)
+    except DicomRefusal as refusal:
+        yield _without_array("refused", refusal.reason, paths, members, detail=refusal.detail)
+        return
+    for plan in series.plans:
+        files = tuple(dict.fromkeys(header.path for header in plan.headers))
+        try:
+            content = _realised(plan, members, series)
+        except DicomRefusal as refusal:
+            yield _without_array("refused", refusal.reason, files, members, detail=refusal.detail)
+        else:
+            yield Loaded("used", "", "", files, content, content.certificate)
+    for reason in sorted({reason for _, reason in series.set_aside}):
+        files = tuple(path for path, why in series.set_aside if why == reason)
+        yield _without_array("set_aside", reason, files, members)
+
+
+def _without_array(
+    status: str, reason: str, files: tuple[Path, ...], members: list[Header], *, detail: str = ""
+) -> Loaded:
+    aside = ((reason, len(files)),) if status == "set_aside" else ()
+    refused = len(files) if status == "refused" else 0
+    certificate = replace(
+        _identity(members, status), reason=reason, detail=detail, files_set_aside=aside, files_refused=refused
+    )
+    return Loaded(status, reason, detail, files, None, certificate)
+
+
+def _identity(members: list[Header], status: str) -> Certificate:
+    if not members:
+        return Certificate("", "", status)
+    first = members[0]
+    return Certificate(
+        first.text(tags.STUDY_INSTANCE),
+        first.text(tags.SERIES_INSTANCE),
+        status,
+        modality=first.text(tags.MODALITY),
+        transfer_syntax=tuple(sorted({header.parsed.transfer_syntax for header in members})),
+    )
+
+
+def _realised(plan: Plan, members: list[Header], series: SeriesPlan) -> Volume | Waveform:
+    """Turn a plan into its array."""
+    if plan.refusal is not None:
+        raise plan.refusal
+    summary = replace(
+        _identity(members, "used"),
+        files_used=len({header.path for header in plan.headers}),
+        files_set_aside=tuple(sorted(Counter(reason for _, reason in series.set_aside).items())),
+        told_apart_by=plan.told_apart_by,
+    )
+    if plan.kind == "waveform":
+        return read_waveform(plan.headers[0], summary)
+    return realise(plan, summary)

@@ -1,0 +1,339 @@
+"""Decoding the pixels of one object, frame by frame, within bounds known before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from medmm.arrays import Array
+from medmm.dicom import tags
+from medmm.dicom.codestream import check_codestream
+from medmm.dicom.header import Header, Layout
+from medmm.dicom.parse import (
+    DEFLATED_LITTLE,
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    GE_IMPLICIT_BIG_PIXELS,
+    IMPLICIT_LITTLE,
+)
+from medmm.errors import DicomRefusal
+
+MAX_OBJECT_BYTES = 4 << 30
+"""Most bytes that the decoded frames of one object may take."""
+
+NATIVE = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED_LITTLE, GE_IMPLICIT_BIG_PIXELS})
+_RLE = "1.2.840.10008.1.2.5"
+_JPEG = "1.2.840.10008.1.2.4."
+_JPEG_EXTENDED = _JPEG + "51"
+_DECODERS = {
+    _RLE: ("pylibjpeg", "pylibjpeg-rle"),
+    **{_JPEG + end: ("gdcm", "python-gdcm") for end in ("50", "51", "57", "70")},
+    **{_JPEG + end: ("pyjpegls", "pyjpegls") for end in ("80", "81")},
+    **{_JPEG + end: ("pylibjpeg", "pylibjpeg-openjpeg") for end in ("90", "91", "201", "202", "203")},
+}
+"""Per transfer syntax, pydicom's plug-in and the package that brings it; one each, so that results are the
+same on every machine."""
+
+
+def stored_frames(header: Header, layout: Layout, frames: Sequence[int]) -> Iterator[Array]:
+    """Yield the stored values of some frames, before any rescale or look-up table.
+
+    Yields:
+        Integers [row, column] or [row, column, 3] (RGB, whatever the stored colour space); unsigned or
+        signed as PixelRepresentation says, unused high bits removed.
+
+    Raises:
+        DicomRefusal: ``corrupt``, ``no_pixel_data``, ``unsupported_transfer_syntax`` or ``resource_limit``.
+    """
+    syntax = check_place(header, layout)
+    if syntax in NATIVE:
+        yield from _native(header, layout, frames)
+    else:
+        yield from _encapsulated(header, layout, syntax, frames)
+
+
+def check_place(header: Header, layout: Layout) -> str:
+    """Check that the file holds the pixels its header promises; return the transfer syntax.
+
+    Raises:
+        DicomRefusal: see :func:`stored_frames`.
+    """
+    place, syntax = header.pixels, header.parsed.transfer_syntax
+    if place is None:
+        reason = "corrupt" if header.parsed.truncated else "no_pixel_data"
+        raise DicomRefusal(reason, "the header ends before PixelData")
+    if syntax not in NATIVE and syntax not in _DECODERS:
+        raise DicomRefusal(
+            "unsupported_transfer_syntax", f"{_shown(syntax)}; no decoder among medmm's dependencies"
+        )
+    if place.tag != tags.PIXELS:
+        raise DicomRefusal("unsupported_sop", "floating-point pixels")
+    if place.length == 0:
+        raise DicomRefusal("no_pixel_data", "PixelData is empty")
+    if place.encapsulated == (syntax in NATIVE):
+        raise DicomRefusal("corrupt", "the transfer syntax and the form of PixelData contradict each other")
+    needed = -(-layout.frame_bytes * 8 * layout.frames // 8)
+    if layout.bits_allocated == 1:
+        needed = -(-layout.rows * layout.columns * layout.frames // 8)
+    if syntax in NATIVE and min(place.available, place.length) < needed:
+        raise DicomRefusal("corrupt", f"the pixels need {needed} bytes, the file has {place.available}")
+    if needed > MAX_OBJECT_BYTES:
+        raise DicomRefusal("resource_limit", f"the pixels of one object need {needed} bytes")
+    return syntax
+
+
+def _shown(syntax: str) -> str:
+    """Return a transfer syntax for a message; only what a UID may hold is shown."""
+    return (
+        f"transfer syntax {syntax[:64]}"
+        if syntax and not syntax.strip("0123456789.")
+        else "no transfer syntax"
+    )
+
+
+def _read(header: Header, offset: int, length: int) -> bytes:
+    if header.parsed.inflated is not None:
+        return header.parsed.inflated[offset : offset + length]
+    try:
+        with header.path.open("rb", buffering=0) as file:
+            data = os.pread(file.fileno(), length, offset)
+    except OSError as error:
+        raise DicomRefusal("corrupt", f"a file cannot be read: {error.strerror}") from None
+    if len(data) != length:
+        raise DicomRefusal("corrupt", "a file ends inside its pixels")
+    return data
+
+
+def _native(header: Header, layout: Layout, frames: Sequence[int]) -> Iterator[Array]:
+    place = header.pixels
+    assert place is not None  # check_place has seen it
+    _check_trailing(header, layout)
+    if layout.bits_allocated == 1:
+        yield from _bits(header, layout, frames)
+        return
+    big = header.parsed.big_endian or header.parsed.transfer_syntax == GE_IMPLICIT_BIG_PIXELS
+    code = f"{'>' if big else '<'}{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}"
+    # Big-endian 8-bit pixels of VR OW are written as words (PS3.5 8.1.2), which frames may share.
+    swapped = header.parsed.big_endian and layout.bits_allocated == 8 and place.vr == b"OW"
+    for frame in frames:
+        first, length = frame * layout.frame_bytes, layout.frame_bytes
+        if swapped:
+            odd = first % 2
+            words = _read(header, place.offset + first - odd, length + odd + (length + odd) % 2)
+            data = np.frombuffer(words, "u2").byteswap().tobytes()[odd : odd + length]
+        else:
+            data = _read(header, place.offset + first, length)
+        yield _shape_native(np.frombuffer(data, np.dtype(code)), layout)
+
+
+def _shape_native(values: Array, layout: Layout) -> Array:
+    if layout.photometric == "YBR_FULL_422":
+        return _rgb(_upsampled(values, layout))
+    if layout.samples == 1:
+        return _unused_bits_removed(values.reshape(layout.rows, layout.columns), layout)
+    if layout.planar:
+        image = values.reshape(3, layout.rows, layout.columns).transpose(1, 2, 0)
+    else:
+        image = values.reshape(layout.rows, layout.columns, 3)
+    return _rgb(image) if layout.photometric == "YBR_FULL" else image
+
+
+def _check_trailing(header: Header, layout: Layout) -> None:
+    """Refuse pixels beyond those promised: Rows, Columns or frames must be wrong; padding is zeros."""
+    place = header.pixels
+    assert place is not None
+    needed = layout.frame_bytes * layout.frames
+    if layout.bits_allocated == 1:
+        needed = -(-layout.rows * layout.columns * layout.frames // 8)
+    excess = min(place.length, place.available) - needed
+    if excess > 1 and any(_read(header, place.offset + needed, excess)):
+        raise DicomRefusal("corrupt", f"PixelData holds {excess} bytes more than Rows × Columns × frames")
+
+
+def _bits(header: Header, layout: Layout, frames: Sequence[int]) -> Iterator[Array]:
+    """Yield bit-packed frames: pixels follow each other, across frames too (PS3.5 8.1.1)."""
+    place = header.pixels
+    assert place is not None
+    count = layout.rows * layout.columns
+    for frame in frames:
+        first = frame * count
+        start, stop = first // 8, -(-(first + count) // 8)
+        packed = np.frombuffer(_read(header, place.offset + start, stop - start), np.uint8)
+        values = np.unpackbits(packed, bitorder="little")[first - start * 8 :][:count]
+        yield values.reshape(layout.rows, layout.columns)
+
+
+def _unused_bits_removed(values: Any, layout: Layout) -> Array:
+    """Return values with the bits above and below the stored ones removed (PS3.5 8.1.1)."""
+    unused = values.dtype.itemsize * 8 - layout.bits_stored
+    if unused == 0:
+        whole: Array = values
+        return whole
+    moved: Any = values << (unused - layout.shift)
+    removed: Array = moved >> unused
+    return removed
+
+
+def _upsampled(values: Array, layout: Layout) -> Array:
+    """Return YBR_FULL from YBR_FULL_422: Y1 Y2 Cb Cr for each pair of pixels (PS3.3 C.7.6.3.1.2)."""
+    groups = values.reshape(-1, 4)
+    image = np.empty((groups.shape[0], 2, 3), values.dtype)
+    image[:, :, 0] = groups[:, :2]
+    image[:, :, 1:] = groups[:, None, 2:]
+    return image.reshape(layout.rows, layout.columns, 3)
+
+
+def _rgb(image: Array) -> Array:
+    """Return RGB of an 8-bit YBR_FULL image [row, column, 3] (PS3.3 C.7.6.3.1.2)."""
+    if image.dtype.itemsize != 1:
+        raise DicomRefusal("unsupported_photometric", "YBR_FULL of more than 8 bits")
+    from pydicom.pixels.processing import convert_color_space
+
+    converted: Array = convert_color_space(image, "YBR_FULL", "RGB")
+    return converted
+
+
+def _encapsulated(header: Header, layout: Layout, syntax: str, frames: Sequence[int]) -> Iterator[Array]:
+    fragments = _fragments(header, layout)
+    decoder = _decoder(syntax)
+    for frame in frames:
+        stream = b"".join(_read(header, at, length) for at, length in fragments[frame])
+        check_codestream(stream, syntax, layout)
+        image = _decoded(stream, syntax, decoder, layout)
+        if (
+            image.shape[:2] != (layout.rows, layout.columns)
+            or image.size != layout.rows * layout.columns * layout.samples
+        ):
+            raise DicomRefusal("corrupt", "the decoded image is not of the size that the header promises")
+        yield _unused_bits_removed(image, layout) if layout.samples == 1 else image
+
+
+def _decoder(syntax: str) -> tuple[Any, str]:
+    from pydicom.pixels import get_decoder
+
+    plugin, package = _DECODERS[syntax]
+    decoder = get_decoder(syntax)
+    if plugin not in decoder.available_plugins:
+        raise DicomRefusal("unsupported_transfer_syntax", f"{_shown(syntax)}; install {package}")
+    if plugin == "gdcm":
+        import gdcm
+
+        gdcm.Trace.WarningOff()  # its words go to the terminal and may quote the file
+        gdcm.Trace.ErrorOff()
+    return decoder, plugin
+
+
+def _decoded(stream: bytes, syntax: str, decoder: tuple[Any, str], layout: Layout) -> Array:
+    """Decode one frame; whatever a codec throws or warns becomes a refusal without its words."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if syntax == _JPEG_EXTENDED and layout.bits_stored > 8:
+                return _by_gdcm(stream, layout)
+            return _by_pydicom(stream, decoder, layout)
+        except MemoryError:
+            raise DicomRefusal("resource_limit", "decoding a frame took more memory than there is") from None
+        except Exception as error:  # a codec may raise anything, with the patient's values in its words
+            raise DicomRefusal("corrupt", f"a frame cannot be decoded ({type(error).__name__})") from None
+
+
+def _by_pydicom(stream: bytes, decoder: tuple[Any, str], layout: Layout) -> Array:
+    from pydicom.encaps import encapsulate
+
+    image: Array
+    image, _ = decoder[0].as_array(
+        encapsulate([stream], has_bot=False),
+        decoding_plugin=decoder[1],
+        rows=layout.rows,
+        columns=layout.columns,
+        number_of_frames=1,
+        samples_per_pixel=layout.samples,
+        photometric_interpretation=layout.photometric,
+        bits_allocated=layout.bits_allocated,
+        bits_stored=layout.bits_stored,
+        pixel_representation=int(layout.signed),
+        planar_configuration=int(layout.planar),
+        pixel_keyword="PixelData",
+    )
+    return image
+
+
+def _by_gdcm(stream: bytes, layout: Layout) -> Array:
+    """Decode a 12-bit JPEG Extended frame, which pydicom does not hand to GDCM."""
+    import gdcm
+
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(stream)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((layout.columns, layout.rows, 1))
+    image.SetDataElement(element)
+    kind = gdcm.PhotometricInterpretation.GetPIType(layout.photometric)
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(_JPEG_EXTENDED)))
+    stored = layout.bits_stored
+    image.SetPixelFormat(
+        gdcm.PixelFormat(layout.samples, layout.bits_allocated, stored, stored - 1, int(layout.signed))
+    )
+    values = image.GetBuffer().encode("utf-8", "surrogateescape")
+    dtype = np.dtype(f"<{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}")
+    shape = (layout.rows, layout.columns, *((layout.samples,) if layout.samples > 1 else ()))
+    return np.frombuffer(values, dtype).reshape(shape)
+
+
+def _fragments(header: Header, layout: Layout) -> list[list[tuple[int, int]]]:
+    """Return per frame the (offset, length) of its fragments (PS3.5 A.4).
+
+    Raises:
+        DicomRefusal: ``corrupt`` when the fragments cannot be assigned to the frames.
+    """
+    offsets, items = _items(header)
+    if len(items) < layout.frames:
+        raise DicomRefusal("corrupt", f"{len(items)} fragments for {layout.frames} frames")
+    if layout.frames == 1:
+        return [items]
+    if len(items) == layout.frames:
+        return [[item] for item in items]
+    if len(offsets) == layout.frames:
+        first = items[0][0] - 8
+        starts = [first + offset for offset in offsets] + [items[-1][0] + items[-1][1]]
+        groups = [[item for item in items if low <= item[0] - 8 < high] for low, high in pairwise(starts)]
+        if all(groups) and sum(map(len, groups)) == len(items):
+            return groups
+    raise DicomRefusal("corrupt", f"{len(items)} fragments cannot be assigned to {layout.frames} frames")
+
+
+def _items(header: Header) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
+    """Return the basic offset table and the (offset, length) of each fragment."""
+    place = header.pixels
+    assert place is not None
+    position, end = place.offset, place.offset + place.available
+    items: list[tuple[int, int]] = []
+    order = ">" if header.parsed.big_endian else "<"
+    while position + 8 <= end:
+        group, element, length = struct.unpack(order + "HHI", _read(header, position, 8))
+        if (group, element) == (0xFFFE, 0xE0DD):
+            break
+        if (group, element) != (0xFFFE, 0xE000) or position + 8 + length > end:
+            raise DicomRefusal("corrupt", "the fragments of PixelData are damaged or cut off")
+        items.append((position + 8, length))
+        position += 8 + length
+        if len(items) > 10 * MAX_OBJECT_BYTES >> 20:
+            raise DicomRefusal("resource_limit", "too many fragments")
+    else:
+        raise DicomRefusal("corrupt", "the file ends inside the fragments of PixelData")
+    if len(items) < 2:
+        raise DicomRefusal("no_pixel_data", "PixelData holds no fragment")
+    at, length = items[0]
+    table = _read(header, at, length - length % 4)
+    return struct.unpack(f"{order}{len(table) // 4}I", table), items[1:]
