@@ -100,11 +100,12 @@ def look_back(
     by_fate = dict(engine.rows("SELECT fate, count(*) FROM candidate GROUP BY fate ORDER BY fate"))
     fine = by_fate.pop("", 0)
     rows, used, picks = _values(engine, spec, list(inputs.items()))
-    fates |= {**by_fate, "used": used, "duplicate": fine - picks, "not chosen": picks - used}
+    counts = {"used": used, "duplicate": fine - picks, "not chosen": picks - used, **by_fate, **fates}
     undated = sum(value.undated for row in rows.values() for value in row.values())
     if not restricted:
         _check_share(engine, spec, list(inputs), unparsable)
-    return Results(rows, {k: n for k, n in fates.items() if n or k == "used"}, total, undated, unparsable)
+    met = {fate: count for fate, count in counts.items() if count or fate == "used"}
+    return Results(rows, met, total, undated, unparsable)
 
 
 def _text(column: str | None) -> str:
@@ -309,10 +310,8 @@ def _values(
             used += count if whole else len({summarised["o"] for summarised in summaries})
     _explain_absences(engine, inputs, rows)
     every = keys(dict(inputs))
-    for row in rows.values():
-        for key in every:
-            row.setdefault(key, MISSING)
-    return rows, used, picks
+    ordered = {subject: {key: row.get(key, MISSING) for key in every} for subject, row in rows.items()}
+    return ordered, used, picks
 
 
 def _value(summary: Summary, found: Mapping[str, Any]) -> Value:
