@@ -18,10 +18,11 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from medmm.errors import DataError, OutputError
 from medmm.sample import Outcome, Score
+from medmm.sources.duck import read_parquet, write_parquet
 
 _PLAIN = ("subject_id", "status", "reason", "bundle_sha256")
 _NUMBERS = ("logit", "calibrated_logit", "probability")
@@ -31,7 +32,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 """First characters that a spreadsheet may take for a formula (OWASP, CSV injection), and the quote itself."""
 
 Row = dict[str, Any]
-Format = tuple[Callable[[Sequence[Score], IO[bytes]], None], Callable[[bytes], list[Score]]]
+Format = tuple[Callable[[Sequence[Score], Path], None], Callable[[Path], list[Score]]]
 """How a suffix is written, and how it is read."""
 
 
@@ -81,14 +82,12 @@ def write_scores(scores: Iterable[Score], path: Path) -> Path:
     content = list(scores)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _atomically(path, lambda file: write(content, file))
-    except OutputError:
-        raise
+        write(content, path)
     except OSError as error:
+        if isinstance(error, OutputError):
+            raise
         why = error.strerror or type(error).__name__
-        raise OutputError(
-            f"cannot write the scores to {path}: {why}; choose another --out or make its folder writable"
-        ) from None
+        raise OutputError(f"{path} cannot be written ({why}); name another folder") from None
     return path
 
 
@@ -102,20 +101,18 @@ def read_scores(path: Path) -> list[Score]:
     path = Path(path)
     read = _format(path)[1]
     try:
-        content = path.read_bytes()
+        return read(path)
     except OSError as error:
-        raise DataError(f"cannot read the scores of {path}: {error.strerror}") from None
-    try:
-        return read(content)
+        raise DataError(f"{path} cannot be read ({error.strerror}); name an existing file") from None
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path} holds no scores: {error}") from None
 
 
-def _atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Let ``write`` fill a private temporary file beside ``path``, then rename it over ``path``."""
+def _atomically(path: Path, content: bytes) -> None:
+    """Fill a private temporary file beside ``path``, then rename it over ``path``."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".scores-", delete=False) as file:
         try:
-            write(file)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).replace(path)
@@ -185,8 +182,11 @@ def _columns(scores: Sequence[Score]) -> list[str]:
     outcomes = dict.fromkeys(name for score in scores for name in score.outcomes)
     modalities = dict.fromkeys(name for score in scores for name in score.modalities)
     for name in (*outcomes, *modalities):
-        if not name or "." in name or (name in outcomes and name == "modality"):
+        if not name or "." in name or (name in outcomes and name.casefold() == "modality"):
             raise OutputError(f"an outcome or modality named {name!r} cannot head a column of a score file")
+    for names in (outcomes, modalities):
+        if len({name.casefold() for name in names}) < len(names):
+            raise OutputError(f"{', '.join(names)} differ in capitals only; no table engine keeps them apart")
     return [
         *_PLAIN,
         "undated",
@@ -197,31 +197,14 @@ def _columns(scores: Sequence[Score]) -> list[str]:
     ]
 
 
-def _write_parquet(scores: Sequence[Score], file: IO[bytes]) -> None:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    def column_type(column: str) -> Any:
-        if column == "undated":
-            return pa.int64()
-        return pa.float64() if column.rpartition(".")[2] in _NUMBERS else pa.string()
-
-    columns = _columns(scores)
+def _write_parquet(scores: Sequence[Score], path: Path) -> None:
     rows = [_row(score) for score in scores]
-    schema = pa.schema([(column, column_type(column)) for column in columns])
-    table = pa.table({column: [row.get(column) for row in rows] for column in columns}, schema=schema)
-    parquet.write_table(table, file)
+    write_parquet({column: [row.get(column) for row in rows] for column in _columns(scores)}, path)
 
 
-def _read_parquet(content: bytes) -> list[Score]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        rows = parquet.read_table(pa.BufferReader(content)).to_pylist()
-    except (pa.ArrowException, OSError, ValueError):
-        raise DataError("not a Parquet file") from None
-    return _scores(rows)
+def _read_parquet(path: Path) -> list[Score]:
+    columns = read_parquet(path)
+    return _scores(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
 
 
 def _quoted(cell: object) -> object:
@@ -229,32 +212,33 @@ def _quoted(cell: object) -> object:
     return "'" + cell if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
-def _write_csv(scores: Sequence[Score], file: IO[bytes]) -> None:
+def _write_csv(scores: Sequence[Score], path: Path) -> None:
     columns = _columns(scores)
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writerow([_quoted(column) for column in columns])
     for score in scores:
         row = _row(score)
         writer.writerow([_quoted(row.get(column, "")) for column in columns])
-    text.detach()
+    _atomically(path, text.getvalue().encode())
 
 
-def _read_csv(content: bytes) -> list[Score]:
+def _read_csv(path: Path) -> list[Score]:
     try:
-        text = io.StringIO(content.decode("utf-8"), newline="")
+        text = io.StringIO(path.read_bytes().decode("utf-8"), newline="")
         header, *cells = [[cell.removeprefix("'") for cell in line] for line in csv.reader(text)]
         return _scores(dict(zip(header, line, strict=True)) for line in cells)
     except (ValueError, csv.Error):
         raise DataError("not a CSV table of scores") from None
 
 
-def _write_jsonl(scores: Sequence[Score], file: IO[bytes]) -> None:
-    file.writelines(to_json(score).encode() + b"\n" for score in scores)
+def _write_jsonl(scores: Sequence[Score], path: Path) -> None:
+    _atomically(path, "".join(to_json(score) + "\n" for score in scores).encode())
 
 
-def _read_jsonl(content: bytes) -> list[Score]:
-    return [from_json(line) for line in content.decode("utf-8", "replace").split("\n") if line]
+def _read_jsonl(path: Path) -> list[Score]:
+    text = path.read_bytes().decode("utf-8", "replace")
+    return [from_json(line) for line in text.split("\n") if line]
 
 
 _FORMATS: dict[str, Format] = {

@@ -49,6 +49,12 @@ def score() -> st.SearchStrategy[Score]:
     )
 
 
+def told_apart(scores: list[Score]) -> bool:
+    """Whether no two names of outcomes, or of modalities, differ in capitals only."""
+    kinds = [{n for s in scores for n in s.outcomes}, {n for s in scores for n in s.modalities}]
+    return all(len({name.casefold() for name in kind}) == len(kind) for kind in kinds)
+
+
 def one(subject_id: str = "007", logit: float = -1.25, **changes: object) -> Score:
     values: dict[str, object] = {
         "subject_id": subject_id,
@@ -69,7 +75,7 @@ def test_json_round_trip_is_exact(value: Score) -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@given(scores=st.lists(score(), max_size=4))
+@given(scores=st.lists(score(), max_size=4).filter(told_apart))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip_is_exact(suffix: str, scores: list[Score], tmp_path: Path) -> None:
     path = write_scores(scores, tmp_path / f"scores{suffix}")
@@ -128,7 +134,7 @@ def test_numbers_are_numbers_in_parquet(tmp_path: Path) -> None:
 def test_an_unwritable_place_is_one_clear_line(target: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(OutputError, match=r"cannot write the scores to .*; choose another --out") as caught:
+    with pytest.raises(OutputError, match=r"cannot be written \(.*\); name another folder") as caught:
         write_scores([one("canary-id")], tmp_path / target)
     assert caught.value.exit_code == 8
     assert "canary-id" not in str(caught.value)
@@ -136,8 +142,13 @@ def test_an_unwritable_place_is_one_clear_line(target: str, tmp_path: Path) -> N
 
 
 def test_a_place_that_even_root_cannot_write_is_refused() -> None:
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_scores([one()], Path("/proc/scores.csv"))
+
+
+def test_ten_thousand_rows_keep_their_order(tmp_path: Path) -> None:
+    scores = [one(f"{number:06d}", number / 7) for number in range(10_000)]
+    assert read_scores(write_scores(scores, tmp_path / "s.parquet")) == scores
 
 
 def test_another_suffix_is_refused_with_the_three(tmp_path: Path) -> None:
@@ -151,11 +162,17 @@ def test_a_name_that_cannot_head_a_column_is_refused(name: str, tmp_path: Path) 
         write_scores([one(outcomes={name: Outcome("binary", 0.0, 0.0, 0.5)})], tmp_path / "s.csv")
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES[:2])
+def test_names_that_differ_in_capitals_only_are_refused(suffix: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="capitals"):
+        write_scores([one(modalities={"CT": "used", "ct": "used"})], tmp_path / f"s{suffix}")
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_damaged_file_is_a_data_error(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"s{suffix}"
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_scores(path)
     path.write_bytes(b"a,b\n\xff,2,3\n")
-    with pytest.raises(DataError, match="not a"):
+    with pytest.raises(DataError, match="holds no scores"):
         read_scores(path)
