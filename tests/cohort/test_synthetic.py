@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medmm.cohort.link import Cohort, link
 from medmm.cohort.spec import load_spec
 from medmm.cohort.synthetic import synthesize
 from medmm.cohort.synthetic.subjects import (
@@ -29,7 +31,10 @@ from medmm.cohort.synthetic.subjects import (
     subjects,
 )
 from medmm.cohort.synthetic.write import declaration
-from medmm.errors import ConfigError, OutputError
+from medmm.columns import Status
+from medmm.dicom import load_files
+from medmm.errors import ConfigError, DicomRefusal, OutputError
+from medmm.sample import Absence, SeriesSource
 
 PATIENTS = 48
 REPOSITORY = Path(__file__).parents[2]
@@ -319,3 +324,58 @@ def test_dates_are_fictional_and_have_a_time_of_day(cohort: Path) -> None:
     times = [datetime.fromisoformat(row["assessed_at"]) for row in table(cohort, "records.csv")]
     assert {time.year for time in times} <= {2001, 2002}
     assert len({time.hour for time in times}) > 10
+
+
+@pytest.fixture(scope="module")
+def linked(cohort: Path) -> Cohort:
+    return link(load_spec(cohort), cohort, key=b"k" * 32)
+
+
+@pytest.mark.parametrize("name", ["crp", "procalcitonin", "glucose", "haemoglobin", "egfr"])
+def test_a_join_finds_the_true_values_under_the_traps(
+    name: str, linked: Cohort, truth: dict[str, Any]
+) -> None:
+    """Units, limits, flags, corrections, late and later results: what is left is what was planted."""
+    known = 0
+    for patient in linked.patients:
+        row = patient.sources["biomarkers"]
+        assert isinstance(row, Mapping)
+        value = row[name]
+        true = truth["subjects"][patient.subject_id]["fields"][f"biomarkers.{name}"]
+        if value.status is Status.KNOWN and not value.comparator:
+            assert value.value == pytest.approx(true, rel=0.03, abs=0.06)
+        elif value.status is Status.KNOWN:
+            limit = value.value
+            assert isinstance(limit, float)
+            assert true < limit if value.comparator == "<" else true >= limit
+        known += value.status is Status.KNOWN
+    assert known > PATIENTS / 2
+
+
+def test_a_join_keeps_everybody_of_the_records(linked: Cohort, truth: dict[str, Any]) -> None:
+    assert [patient.subject_id for patient in linked.patients] == sorted(truth["subjects"])
+    assert linked.flow.subjects.parts == {"kept": PATIENTS, "not_in_subjects": 2}
+    reasons = {
+        source.reason for p in linked.patients for source in p.sources.values() if isinstance(source, Absence)
+    }
+    assert "later" in reasons
+
+
+def test_the_loader_agrees_with_the_truth_about_place(linked: Cohort, truth: dict[str, Any]) -> None:
+    reasons = []
+    for patient in linked.patients:
+        source = patient.sources["ct"]
+        if isinstance(source, Absence):
+            continue
+        assert isinstance(source, SeriesSource)
+        try:
+            volume = load_files(source.files)
+        except DicomRefusal as refusal:
+            reasons.append(refusal.reason)
+            continue
+        assert volume.spacing_mm == (8.0, 8.0, 10.0)
+        for place in truth["subjects"][patient.subject_id]["images"]["ct"]["findings"]:
+            mm = volume.affine @ np.array([*place["centre_voxel"], 1.0])
+            assert mm[:3] == pytest.approx(place["centre_ras_mm"], abs=0.01)
+            assert volume.array[tuple(np.rint(place["centre_voxel"]).astype(int))] > 250
+    assert reasons == ["missing_slices"]

@@ -201,7 +201,7 @@ def _index_result(
         return
     yield [*_cells(subject, analyte, true, rng), *stamps, "final"]
     if analyte.code == ANALYTES["glucose"].code and subject.position % 60 == 33:
-        word = _UNREADABLE[subject.position % 2]
+        word = _UNREADABLE[subject.position // 60 % 2]
         yield [
             subject.subject_id,
             analyte.code,

@@ -9,6 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medmm.cohort.synthetic import phantoms, studies
 from medmm.cohort.synthetic.studies import Study
 from medmm.cohort.synthetic.subjects import (
@@ -126,6 +128,8 @@ def _studies(archive: Path, subject: Subject) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     if "ct" in subject.imaged:
         shown["ct"] = _ct(archive, subject)
+    elif subject.position % 5 == 3:
+        _later_ct(archive, subject, subject.stream("later ct"))
     if "radiograph" in subject.imaged:
         shown["radiograph"] = _radiograph(archive, subject)
     return shown
@@ -146,12 +150,15 @@ def _ct(archive: Path, subject: Subject) -> dict[str, Any]:
             before,
         )
     if rng.random() < 0.08:
-        worse = subject.labels["deterioration"]
-        after = phantoms.Finding(place.centre_mm, 36.0 if worse else round(radius_mm / 2, 1))
-        _write_ct(
-            archive, Study(subject, "later ct", studies.taken(subject, hours=rng.uniform(5, 90))), after
-        )
+        _later_ct(archive, subject, rng)
     return {"usable": lost is None, "findings": [_in_ras(place)] if radius_mm else []}
+
+
+def _later_ct(archive: Path, subject: Subject, rng: np.random.Generator) -> None:
+    """Write a CT from after the prediction time, whose finding tells the outcome."""
+    place = phantoms.place_in_ct(rng, 36.0 if subject.labels["deterioration"] else 0.0)
+    when = studies.taken(subject, hours=rng.uniform(5, 90))
+    _write_ct(archive, Study(subject, "later ct", when), place)
 
 
 def _write_ct(
