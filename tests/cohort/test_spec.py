@@ -1,0 +1,131 @@
+"""cohort.yaml: what is written means what it says, or one clear line says why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medmm.cohort.spec import data_root, load_spec
+from medmm.errors import ConfigError
+
+COHORTS = Path(__file__).parents[2] / "cohorts"
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in COHORTS.glob("*/cohort.yaml")))
+def test_every_cohort_of_the_project_loads(name: str) -> None:
+    spec = load_spec(COHORTS / name)
+    assert spec.name == name
+    assert spec.root is None
+    assert spec.model_validate(spec.model_dump()) == spec
+
+
+def _edit(small: Any, path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    node = small.spec
+    for parent in parents:
+        node = node[parent]
+    node[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("recods", {}, "recods is not a key; did you mean 'records'"),
+        ("records.fields.age.plausable", [0, 1], "did you mean 'plausible'"),
+        ("biomarkers.results.crp.sumary", "last", "did you mean 'summary'"),
+        ("biomarkers.undated", {"assume_know": "x"}, "did you mean 'assume_known'"),
+        ("outcomes.ill", {"table": "labels.csv"}, "outcomes.ill.positive is missing"),
+        ("records.fields.age", {"role": "imput"}, "'input', 'subgroup'"),
+        ("records.fields.age", {"role": "never"}, "says `why`"),
+        ("prediction_time", {"day": 0, "from_image": "ct"}, "give one of"),
+        ("prediction_time", {"table": "records.csv"}, "needs `table` and `column`"),
+        ("prediction_time", {"day": 0}, "map `day`, not `time`"),
+        ("prediction_time", {"from_image": "ct"}, "names no image block"),
+        ("biomarkers.columns.day", "day", "not both"),
+        ("biomarkers.results.crp.role", "outcome", "`input` or `never`"),
+        ("biomarkers.results.twin", {"role": "input", "code": "1988-5"}, "two results are found"),
+        ("splits", {"stratify": ["il"]}, "did you mean 'ill'"),
+        ("splits", {"held_out": 1.0}, "less than 1"),
+        ("never_tables", {"records.csv": "because"}, "cannot be both"),
+        ("never_columns", {"record.csv": {"x": "because"}}, "did you mean 'records.csv'"),
+        ("exclusions", {"young": {"field": "ag", "below": 18}}, "did you mean 'age'"),
+        ("exclusions", {"young": {"field": "age"}}, "one condition"),
+        ("images", {"records": {"dir": "dicom"}}, "cannot name an image block"),
+        ("images", {"ct": {"dir": "dicom", "time": "longitudinal_offset"}}, "needs prediction_time {day"),
+        ("records.fields.extra", {"role": "outcome"}, "no outcome reads that column"),
+        ("schema_version", 2, "schema_version"),
+        ("name", "a b", "name"),
+    ],
+)
+def test_a_mistake_is_named(small: Any, path: str, value: Any, message: str) -> None:
+    _edit(small, path, value)
+    with pytest.raises(ConfigError) as caught:
+        small.load()
+    assert message in str(caught.value)
+    assert "cohort.yaml" in str(caught.value)
+
+
+def test_every_mistake_is_named_at_once(small: Any) -> None:
+    _edit(small, "recods", 1)
+    _edit(small, "records.fields.age.kinds", 1)
+    with pytest.raises(ConfigError, match=r"records\.fields\.age\.kinds.*recods|recods.*kinds"):
+        small.load()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &x 1\nb: *x\n", "line 1: anchors and aliases"),
+        ("name: a\nname: b\n", "stands here twice"),
+        ("- 1\n", "no mapping"),
+        ("a: [1\n", "not valid YAML"),
+        ("!!python/object/apply:os.system [id]\n", "not valid YAML"),
+        ("name: x # ? what is it called\ntitle: y # ?\n", "2 questions for you"),
+        ("a: " + "x" * (1 << 20), "larger than"),
+    ],
+)
+def test_hostile_or_unfinished_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "cohort.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_spec(path)
+
+
+def test_a_draft_names_its_questions(tmp_path: Path) -> None:
+    path = tmp_path / "cohort.yaml"
+    path.write_text("name: x\n# ? which column is the outcome\n")
+    with pytest.raises(ConfigError, match=r"1 question for you .* line 2: which column is the outcome"):
+        load_spec(path)
+
+
+def test_a_missing_file_or_text_that_is_not_utf8(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_spec(tmp_path)
+    (tmp_path / "cohort.yaml").write_bytes(b"name: \xff\n")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_spec(tmp_path)
+
+
+def test_the_root_comes_from_the_caller_the_environment_or_the_file(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MEDMM_ROOT", raising=False)
+    with pytest.raises(ConfigError, match="--root"):
+        data_root(small.load())
+    small.spec["root"] = "."
+    spec = small.load()
+    assert data_root(spec) == tmp_path
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setenv("MEDMM_ROOT", str(other))
+    assert data_root(spec) == other
+    assert data_root(spec, tmp_path) == tmp_path
+    with pytest.raises(ConfigError, match="no folder"):
+        data_root(spec, tmp_path / "absent")
+
+
+def test_a_question_mark_alone_is_no_question(small: Any) -> None:
+    small.spec["title"] = "What is it?"
+    assert small.load().title == "What is it?"
