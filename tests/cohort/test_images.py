@@ -1,0 +1,260 @@
+"""Which series is taken, from real DICOM files, and what becomes of every file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from medmm.cohort.link import Cohort
+from medmm.errors import ConfigError, DataError
+from medmm.sample import Absence, SeriesSource
+
+
+def write_series(folder: Path, patient: str, *, slices: int = 2, uid: str | None = None, **tags: Any) -> str:
+    """Write a tiny CT series; ``tags`` set or (None) delete attributes."""
+    uid = uid or generate_uid()[:50].rstrip(".")
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in range(slices):
+        dataset = Dataset()
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.PatientID, dataset.StudyInstanceUID = patient, f"{uid}.1"
+        dataset.SeriesInstanceUID, dataset.SOPInstanceUID = uid, f"{uid}.{place + 2}"
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.Modality, dataset.BodyPartExamined = "CT", "CHEST"
+        dataset.StudyDate, dataset.SliceThickness = "20240220", 5
+        dataset.ImageOrientationPatient, dataset.PixelSpacing = [1, 0, 0, 0, 1, 0], [1, 1]
+        dataset.ImagePositionPatient = [0, 0, place * 5]
+        dataset.Rows = dataset.Columns = 4
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+        dataset.BitsAllocated = dataset.BitsStored = 16
+        dataset.HighBit, dataset.PixelRepresentation = 15, 0
+        dataset.PixelData = np.full((4, 4), place, np.uint16).tobytes()
+        for tag, value in tags.items():
+            if value is None:
+                delattr(dataset, tag)
+            else:
+                setattr(dataset, tag, value)
+        dataset.save_as(folder / f"{uid[-6:]}-{place}.dcm", enforce_file_format=True)
+    return uid
+
+
+@pytest.fixture
+def imaged(small: Any) -> Any:
+    small.spec["images"] = {"ct": {"dir": "dicom", "modality": "CT"}}
+    small.spec["prediction_time"]["resolution"] = "day"
+    (small.root / "dicom").mkdir()
+    return small
+
+
+def _source(cohort: Cohort, subject: str = "001", block: str = "ct") -> Any:
+    return next(p for p in cohort.patients if p.subject_id == subject).sources[block]
+
+
+def _dicom(imaged: Any) -> Path:
+    folder: Path = imaged.root / "dicom"
+    return folder
+
+
+def test_the_latest_series_of_before_the_prediction_time_is_taken(imaged: Any) -> None:
+    folder = _dicom(imaged)
+    write_series(folder, "001", StudyDate="20240101")
+    near = write_series(folder, "001", slices=3, StudyDate="20240228")
+    write_series(folder, "001", StudyDate="20240302")
+    (folder / "notes.txt").write_text("no image")
+    cohort = imaged.link()
+    source = _source(cohort)
+    assert isinstance(source, SeriesSource)
+    assert sorted(path.name for path in source.files) == [f"{near[-6:]}-{n}.dcm" for n in range(3)]
+    assert (source.offset_days, source.undated, len(source.pseudonym)) == (-2.0, False, 16)
+    assert cohort.flow.files.total == 8
+    assert cohort.flow.files.parts["used"] == 3
+    assert cohort.flow.files.parts["not chosen"] == 4
+    reasons = sorted((c.chosen, c.reason, c.offset_days) for c in cohort.series)
+    assert reasons == [(False, "another was chosen", -60.0), (False, "later", 1.0), (True, "", -2.0)]
+    assert _source(cohort, "002") == Absence("no_series")
+
+
+def test_first_and_largest(imaged: Any) -> None:
+    write_series(_dicom(imaged), "001", StudyDate="20240101")
+    write_series(_dicom(imaged), "001", slices=3, StudyDate="20240110")
+    write_series(_dicom(imaged), "001", StudyDate="20240120")
+    for rule, offset in (("first", -60.0), ("largest", -51.0), ("last", -41.0), ("nearest", -41.0)):
+        imaged.spec["images"]["ct"]["choose"] = rule
+        assert _source(imaged.link()).offset_days == offset
+
+
+def test_the_index_study_is_known_only_by_the_cohorts_word(imaged: Any) -> None:
+    write_series(_dicom(imaged), "001", StudyDate="20240301")
+    assert _source(imaged.link()) == Absence("later")
+    imaged.spec["same_day"] = {"index_study": "known"}
+    assert _source(imaged.link()).offset_days == 0.0
+
+
+def test_a_time_of_day_decides_when_both_have_one(imaged: Any) -> None:
+    imaged.spec["prediction_time"]["resolution"] = "second"
+    write_series(_dicom(imaged), "001", StudyDate="20240301", AcquisitionDateTime="20240301115959")
+    assert _source(imaged.link()).offset_days == pytest.approx(-1 / 86400)
+    write_series(_dicom(imaged), "002", StudyDate="20240302", AcquisitionDateTime="20240302120001")
+    assert _source(imaged.link(), "002") == Absence("later")
+
+
+def test_an_undated_series_is_refused_or_assumed_known_and_counted(imaged: Any) -> None:
+    write_series(_dicom(imaged), "001", StudyDate=None)
+    assert _source(imaged.link()) == Absence("undated")
+    imaged.spec["images"]["ct"]["undated"] = {"assume_known": "the planning scan"}
+    cohort = imaged.link()
+    assert _source(cohort).undated
+    assert cohort.flow.undated == {"ct": 1}
+    write_series(_dicom(imaged), "001", StudyDate="20200101")
+    assert _source(imaged.link()).undated is False
+
+
+@pytest.mark.parametrize(
+    ("settings_", "tags", "reason"),
+    [
+        ({"modality": "MR"}, {}, "modality"),
+        ({"body_part": "HEAD"}, {}, "body part"),
+        ({"description": "^lung"}, {"SeriesDescription": "bone"}, "description"),
+        ({"orientation": "coronal"}, {}, "orientation"),
+        ({"thickness_mm": [0, 2]}, {}, "slice thickness"),
+        ({}, {"BurnedInAnnotation": "YES"}, "burned-in annotation"),
+        ({}, {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
+    ],
+)
+def test_a_series_that_does_not_fit_says_why(
+    imaged: Any, settings_: dict[str, Any], tags: dict[str, Any], reason: str
+) -> None:
+    write_series(_dicom(imaged), "001", **tags)
+    imaged.spec["images"]["ct"] = {"dir": "dicom", **settings_}
+    cohort = imaged.link()
+    assert _source(cohort) == Absence("not_eligible")
+    assert [candidate.reason for candidate in cohort.series] == [f"not_eligible: {reason}"]
+
+
+def test_the_day_of_a_source_that_counts_days(imaged: Any) -> None:
+    imaged.spec["prediction_time"] = {"day": 0}
+    imaged.spec["never_columns"] = {"records.csv": {"seen_at": "a date"}}
+    imaged.spec["same_day"] = {"index_study": "known"}
+    del imaged.spec["biomarkers"]
+    imaged.spec["images"]["ct"]["time"] = "longitudinal_offset"
+    for days in (-3.0, 0.0, 2.0):
+        write_series(
+            _dicom(imaged),
+            "001",
+            StudyDate="",
+            LongitudinalTemporalOffsetFromEvent=days,
+            LongitudinalTemporalEventType="FIRST_IMAGE",
+        )
+    assert _source(imaged.link()).offset_days == 0.0
+    assert imaged.link().flow.times == {"day 0": 3}
+
+
+def test_a_study_can_define_the_prediction_time(imaged: Any) -> None:
+    imaged.spec["prediction_time"] = {"from_image": "ct"}
+    imaged.spec["images"]["ct"]["choose"] = "first"
+    imaged.spec["never_columns"] = {"records.csv": {"seen_at": "not the clock here"}}
+    write_series(_dicom(imaged), "001", StudyDate="20240110", AcquisitionDateTime="20240110080000")
+    write_series(_dicom(imaged), "001", StudyDate="20240120")
+    write_series(_dicom(imaged), "002", StudyDate="20240115")
+    imaged.results([("001", "1", "mg/L", "2024-01-10 07:00"), ("001", "2", "mg/L", "2024-01-10 09:00")])
+    cohort = imaged.link()
+    assert _source(cohort).offset_days == 0.0
+    assert cohort.patients[0].sources["biomarkers"]["crp"].value == 1.0  # type: ignore[index, union-attr]
+    assert cohort.flow.times == {"AcquisitionDateTime": 1, "StudyDate": 1}
+    assert cohort.excluded == {"003": "no_index_study"}
+    assert cohort.flow.subjects.parts == {"kept": 2, "no_index_study": 1}
+    imaged.spec["images"]["ct"]["choose"] = "nearest"
+    with pytest.raises(ConfigError, match="`first` or `last`"):
+        imaged.link()
+
+
+def test_ids_of_imaging_and_records_meet_in_a_crosswalk(imaged: Any) -> None:
+    write_series(_dicom(imaged), "X-1", IssuerOfPatientID="A")
+    write_series(_dicom(imaged), "X-1", IssuerOfPatientID="B", slices=3)
+    write_series(_dicom(imaged), "003", IssuerOfPatientID="A")
+    imaged.write("ids.csv", ("who", "pid", "site"), [("001", "X-1", "A"), ("002", "X-1", "B")])
+    imaged.spec["crosswalk"] = {"table": "ids.csv", "id": "who", "patient_id": "pid", "issuer": "site"}
+    cohort = imaged.link()
+    assert len(_source(cohort).files) == 2
+    assert len(_source(cohort, "002").files) == 3
+    # a PatientID that the crosswalk does not know is nobody's, even where it looks like a subject's id
+    assert _source(cohort, "003") == Absence("no_series")
+    assert cohort.flow.subjects.parts == {"kept": 3, "not_in_subjects": 1}
+    imaged.write("ids.csv", ("who", "pid", "site"), [("001", "X-1", "A"), ("002", "X-1", "A")])
+    with pytest.raises(DataError, match="lead to several subjects"):
+        imaged.link()
+
+
+def test_one_id_of_two_issuers_is_not_guessed(imaged: Any) -> None:
+    write_series(_dicom(imaged), "001", IssuerOfPatientID="A")
+    write_series(_dicom(imaged), "001", IssuerOfPatientID="B")
+    assert _source(imaged.link()) == Absence("several_issuers")
+
+
+def test_a_series_of_two_patients_is_not_chosen(imaged: Any) -> None:
+    uid = write_series(_dicom(imaged) / "a", "001")
+    write_series(_dicom(imaged) / "b", "002", uid=uid)
+    cohort = imaged.link()
+    assert _source(cohort) == Absence("multiple_patients")
+    assert cohort.flow.files.total == 4
+
+
+def test_images_of_strangers_are_accounted_for(imaged: Any) -> None:
+    write_series(_dicom(imaged), "phantom")
+    cohort = imaged.link()
+    assert cohort.excluded == {"phantom": "not_in_subjects"}
+    assert cohort.flow.files.parts["not chosen"] == 2
+
+
+def test_a_missing_folder_is_named(imaged: Any) -> None:
+    _dicom(imaged).rmdir()
+    with pytest.raises(DataError, match="the image folder dicom is not in"):
+        imaged.link()
+
+
+def test_the_index_is_kept_between_runs(imaged: Any, tmp_path: Path) -> None:
+    write_series(_dicom(imaged), "001")
+    cache = tmp_path / "index"
+    seen: list[tuple[int, int]] = []
+    first = imaged.link(index_cache=cache, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (2, 2)
+    assert len(list(cache.iterdir())) == 1
+    again = imaged.link(index_cache=cache)
+    assert again == first
+    assert again.digest == first.digest
+    alone = imaged.link(index_cache=cache, subjects=["001"], outcomes=False)
+    assert alone.patients[0].sources == first.patients[0].sources
+    assert alone.flow.files.parts["used"] == 2
+
+
+def test_the_digest_follows_what_entered(imaged: Any) -> None:
+    write_series(_dicom(imaged), "001")
+    first = imaged.link().digest
+    assert imaged.link().digest == first
+    write_series(_dicom(imaged), "001", StudyDate="20240501")
+    assert imaged.link().digest == first  # a later series changes nothing that entered
+    imaged.results([("001", "5", "mg/L", "2024-02-01")])
+    assert imaged.link().digest != first
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(days=st.lists(st.integers(2, 30), min_size=1, max_size=3, unique=True))
+def test_a_later_series_never_changes_the_choice(imaged: Any, days: Sequence[int]) -> None:
+    folder = _dicom(imaged)
+    for old in folder.glob("*.dcm"):
+        old.unlink()
+    write_series(folder, "001", uid="1.2.3", StudyDate="20240210")
+    before = imaged.link().patients
+    for day in days:
+        write_series(folder, "001", slices=4, StudyDate=f"202403{day:02d}")
+    assert imaged.link().patients == before
