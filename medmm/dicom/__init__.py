@@ -17,6 +17,7 @@ _HOMES = {
     "load_files": "loading",
     "load_series": "loading",
     "scan": "index",
+    "suv_factor": "suv",
 }
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "load_files",
     "load_series",
     "scan",
+    "suv_factor",
 ]
 
 

@@ -12,7 +12,7 @@ from medmm.dicom.header import Layout
 from medmm.errors import DicomRefusal
 
 _RLE = "1.2.840.10008.1.2.5"
-_JPEG2000 = tuple("1.2.840.10008.1.2.4." + end for end in ("90", "91", "201", "202", "203"))
+JPEG2000 = tuple("1.2.840.10008.1.2.4." + end for end in ("90", "91", "201", "202", "203"))
 _FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 _PARAMETERLESS = frozenset({0x01, *range(0xD0, 0xD9)})
 
@@ -25,7 +25,7 @@ def check_codestream(stream: bytes, syntax: str, layout: Layout) -> None:
     """
     if syntax == _RLE:
         _check_rle(stream, layout)
-    elif syntax in _JPEG2000:
+    elif syntax in JPEG2000:
         _check_jpeg2000(stream, layout)
     else:
         _check_jpeg(stream, layout)

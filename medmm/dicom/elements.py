@@ -98,7 +98,8 @@ class Parsed:
         pixels: None when there is no pixel element.
         overlays: whether a 60xx overlay was seen.
         truncated: whether the file ends inside an element before its pixels.
-        inflated: the unfolded data set of a deflated file, which the pixels' offset refers to.
+        deflated_at: in a deflated file, where its packed data set begins; the pixels' offset then counts in
+            the unfolded one, which is not kept.
     """
 
     elements: Elements
@@ -107,7 +108,7 @@ class Parsed:
     pixels: PixelPlace | None
     overlays: bool
     truncated: bool
-    inflated: bytes | None = None
+    deflated_at: int | None = None
 
 
 def _decimal(value: str) -> float:

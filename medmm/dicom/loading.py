@@ -120,7 +120,8 @@ def files_under(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DicomRefusal("no_dicom", "there is no such file or folder")
-    return sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+    found = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+    return sorted(file for file in found if file.is_file())
 
 
 def _only(members: list[Header], aside: list[tuple[Path, str]]) -> Volume | Waveform:

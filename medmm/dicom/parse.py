@@ -8,6 +8,7 @@ the rest without recursion, and reads a window of the file, not the file. It dec
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Mapping
@@ -212,10 +213,12 @@ def parse(path: Path, wanted: frozenset[int], *, first_items: Mapping[int, int] 
         DicomRefusal: ``not_dicom``, ``corrupt`` or ``resource_limit``.
     """
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise DicomRefusal("corrupt", f"a file cannot be opened: {error.strerror}") from None
     try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise DicomRefusal("not_dicom", "not a regular file")
         return _parse(_Window(file, b"", os.fstat(file).st_size), wanted, first_items or {})
     except OSError as error:
         raise DicomRefusal("corrupt", f"a file cannot be read: {error.strerror}") from None
@@ -230,10 +233,11 @@ def _parse(window: _Window, wanted: frozenset[int], first_items: Mapping[int, in
     elements = Elements()
     position = _meta(walk, elements, position)
     declared = text(elements.values.get(tags.TRANSFER_SYNTAX, b""))
-    inflated = None
+    deflated_at = None
     if declared == DEFLATED_LITTLE:
-        inflated = _inflate(window, position)
-        walk.window = window = _Window(None, inflated, len(inflated))
+        deflated_at = position
+        data = inflate(window.read(position, min(window.size - position, MAX_INFLATED_BYTES)))
+        walk.window = window = _Window(None, data, len(data))
         position = 0
     encoding = _encoding(window, position, declared)
     elements.big_endian = encoding.big_endian
@@ -241,7 +245,7 @@ def _parse(window: _Window, wanted: frozenset[int], first_items: Mapping[int, in
     if not elements.values:
         raise DicomRefusal("corrupt", "no readable element after the file's head")
     syntax = declared or {_IMPLICIT: IMPLICIT_LITTLE, _BIG: EXPLICIT_BIG}.get(encoding, EXPLICIT_LITTLE)
-    return Parsed(elements, syntax, encoding.big_endian, pixels, overlays, walk.truncated, inflated)
+    return Parsed(elements, syntax, encoding.big_endian, pixels, overlays, walk.truncated, deflated_at)
 
 
 def _first_element(window: _Window) -> int:
@@ -284,8 +288,12 @@ def _encoding(window: _Window, position: int, declared: str) -> _Encoding:
     return _EXPLICIT
 
 
-def _inflate(window: _Window, position: int) -> bytes:
-    packed = window.read(position, min(window.size - position, MAX_INFLATED_BYTES))
+def inflate(packed: bytes) -> bytes:
+    """Return a deflated data set (PS3.5 A.5), unfolded.
+
+    Raises:
+        DicomRefusal: ``corrupt`` or ``resource_limit``.
+    """
     unpack = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         data = unpack.decompress(packed, MAX_INFLATED_BYTES)

@@ -13,7 +13,8 @@ import numpy as np
 
 from medmm.arrays import Array
 from medmm.dicom import tags
-from medmm.dicom.codestream import check_codestream
+from medmm.dicom.codestream import JPEG2000, check_codestream
+from medmm.dicom.elements import PixelPlace
 from medmm.dicom.header import Header, Layout
 from medmm.dicom.parse import (
     DEFLATED_LITTLE,
@@ -21,6 +22,8 @@ from medmm.dicom.parse import (
     EXPLICIT_LITTLE,
     GE_IMPLICIT_BIG_PIXELS,
     IMPLICIT_LITTLE,
+    MAX_INFLATED_BYTES,
+    inflate,
 )
 from medmm.errors import DicomRefusal
 
@@ -51,15 +54,22 @@ def stored_frames(header: Header, layout: Layout, frames: Sequence[int]) -> Iter
     Raises:
         DicomRefusal: ``corrupt``, ``no_pixel_data``, ``unsupported_transfer_syntax`` or ``resource_limit``.
     """
-    syntax = check_place(header, layout)
-    if syntax in NATIVE:
-        yield from _native(header, layout, frames)
-    else:
-        yield from _encapsulated(header, layout, syntax, frames)
+    place = check_place(header, layout)
+    try:
+        source = _Source(header)
+        try:
+            if header.parsed.transfer_syntax in NATIVE:
+                yield from _native(source, header, place, layout, frames)
+            else:
+                yield from _encapsulated(source, header, place, layout, frames)
+        finally:
+            source.close()
+    except OSError as error:
+        raise DicomRefusal("corrupt", f"a file cannot be read: {error.strerror}") from None
 
 
-def check_place(header: Header, layout: Layout) -> str:
-    """Check that the file holds the pixels its header promises; return the transfer syntax.
+def check_place(header: Header, layout: Layout) -> PixelPlace:
+    """Check that the file holds the pixels its header promises; return their place.
 
     Raises:
         DicomRefusal: see :func:`stored_frames`.
@@ -74,6 +84,8 @@ def check_place(header: Header, layout: Layout) -> str:
         )
     if place.tag != tags.PIXELS:
         raise DicomRefusal("unsupported_sop", "floating-point pixels")
+    if layout.photometric in ("YBR_RCT", "YBR_ICT") and syntax not in JPEG2000:
+        raise DicomRefusal("unsupported_photometric", f"{layout.photometric} outside JPEG 2000")
     if place.length == 0:
         raise DicomRefusal("no_pixel_data", "PixelData is empty")
     if place.encapsulated == (syntax in NATIVE):
@@ -85,7 +97,7 @@ def check_place(header: Header, layout: Layout) -> str:
         raise DicomRefusal("corrupt", f"the pixels need {needed} bytes, the file has {place.available}")
     if needed > MAX_OBJECT_BYTES:
         raise DicomRefusal("resource_limit", f"the pixels of one object need {needed} bytes")
-    return syntax
+    return place
 
 
 def _shown(syntax: str) -> str:
@@ -97,25 +109,36 @@ def _shown(syntax: str) -> str:
     )
 
 
-def _read(header: Header, offset: int, length: int) -> bytes:
-    if header.parsed.inflated is not None:
-        return header.parsed.inflated[offset : offset + length]
-    try:
-        with header.path.open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), length, offset)
-    except OSError as error:
-        raise DicomRefusal("corrupt", f"a file cannot be read: {error.strerror}") from None
-    if len(data) != length:
-        raise DicomRefusal("corrupt", "a file ends inside its pixels")
-    return data
+class _Source:
+    """The bytes of one object while its frames are decoded; a deflated data set is unfolded once."""
+
+    def __init__(self, header: Header) -> None:
+        self.file = os.open(header.path, os.O_RDONLY | os.O_CLOEXEC)
+        self.data: bytes | None = None
+        at = header.parsed.deflated_at
+        if at is not None:
+            self.data = inflate(os.pread(self.file, MAX_INFLATED_BYTES, at))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes."""
+        data = (
+            os.pread(self.file, length, offset) if self.data is None else self.data[offset : offset + length]
+        )
+        if len(data) != length:
+            raise DicomRefusal("corrupt", "a file ends inside its pixels")
+        return data
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.file)
 
 
-def _native(header: Header, layout: Layout, frames: Sequence[int]) -> Iterator[Array]:
-    place = header.pixels
-    assert place is not None  # check_place has seen it
-    _check_trailing(header, layout)
+def _native(
+    source: _Source, header: Header, place: PixelPlace, layout: Layout, frames: Sequence[int]
+) -> Iterator[Array]:
+    _check_trailing(source, place, layout)
     if layout.bits_allocated == 1:
-        yield from _bits(header, layout, frames)
+        yield from _bits(source, place, layout, frames)
         return
     big = header.parsed.big_endian or header.parsed.transfer_syntax == GE_IMPLICIT_BIG_PIXELS
     code = f"{'>' if big else '<'}{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}"
@@ -125,10 +148,10 @@ def _native(header: Header, layout: Layout, frames: Sequence[int]) -> Iterator[A
         first, length = frame * layout.frame_bytes, layout.frame_bytes
         if swapped:
             odd = first % 2
-            words = _read(header, place.offset + first - odd, length + odd + (length + odd) % 2)
+            words = source.read(place.offset + first - odd, length + odd + (length + odd) % 2)
             data = np.frombuffer(words, "u2").byteswap().tobytes()[odd : odd + length]
         else:
-            data = _read(header, place.offset + first, length)
+            data = source.read(place.offset + first, length)
         yield _shape_native(np.frombuffer(data, np.dtype(code)), layout)
 
 
@@ -144,27 +167,23 @@ def _shape_native(values: Array, layout: Layout) -> Array:
     return _rgb(image) if layout.photometric == "YBR_FULL" else image
 
 
-def _check_trailing(header: Header, layout: Layout) -> None:
+def _check_trailing(source: _Source, place: PixelPlace, layout: Layout) -> None:
     """Refuse pixels beyond those promised: Rows, Columns or frames must be wrong; padding is zeros."""
-    place = header.pixels
-    assert place is not None
     needed = layout.frame_bytes * layout.frames
     if layout.bits_allocated == 1:
         needed = -(-layout.rows * layout.columns * layout.frames // 8)
     excess = min(place.length, place.available) - needed
-    if excess > 1 and any(_read(header, place.offset + needed, excess)):
+    if excess > 1 and any(source.read(place.offset + needed, excess)):
         raise DicomRefusal("corrupt", f"PixelData holds {excess} bytes more than Rows × Columns × frames")
 
 
-def _bits(header: Header, layout: Layout, frames: Sequence[int]) -> Iterator[Array]:
+def _bits(source: _Source, place: PixelPlace, layout: Layout, frames: Sequence[int]) -> Iterator[Array]:
     """Yield bit-packed frames: pixels follow each other, across frames too (PS3.5 8.1.1)."""
-    place = header.pixels
-    assert place is not None
     count = layout.rows * layout.columns
     for frame in frames:
         first = frame * count
         start, stop = first // 8, -(-(first + count) // 8)
-        packed = np.frombuffer(_read(header, place.offset + start, stop - start), np.uint8)
+        packed = np.frombuffer(source.read(place.offset + start, stop - start), np.uint8)
         values = np.unpackbits(packed, bitorder="little")[first - start * 8 :][:count]
         yield values.reshape(layout.rows, layout.columns)
 
@@ -199,11 +218,14 @@ def _rgb(image: Array) -> Array:
     return converted
 
 
-def _encapsulated(header: Header, layout: Layout, syntax: str, frames: Sequence[int]) -> Iterator[Array]:
-    fragments = _fragments(header, layout)
+def _encapsulated(
+    source: _Source, header: Header, place: PixelPlace, layout: Layout, frames: Sequence[int]
+) -> Iterator[Array]:
+    syntax = header.parsed.transfer_syntax
+    fragments = _fragments(source, place, layout)
     decoder = _decoder(syntax)
     for frame in frames:
-        stream = b"".join(_read(header, at, length) for at, length in fragments[frame])
+        stream = b"".join(source.read(at, length) for at, length in fragments[frame])
         check_codestream(stream, syntax, layout)
         image = _decoded(stream, syntax, decoder, layout)
         if (
@@ -291,13 +313,13 @@ def _by_gdcm(stream: bytes, layout: Layout) -> Array:
     return np.frombuffer(values, dtype).reshape(shape)
 
 
-def _fragments(header: Header, layout: Layout) -> list[list[tuple[int, int]]]:
+def _fragments(source: _Source, place: PixelPlace, layout: Layout) -> list[list[tuple[int, int]]]:
     """Return per frame the (offset, length) of its fragments (PS3.5 A.4).
 
     Raises:
         DicomRefusal: ``corrupt`` when the fragments cannot be assigned to the frames.
     """
-    offsets, items = _items(header)
+    offsets, items = _items(source, place)
     if len(items) < layout.frames:
         raise DicomRefusal("corrupt", f"{len(items)} fragments for {layout.frames} frames")
     if layout.frames == 1:
@@ -313,15 +335,12 @@ def _fragments(header: Header, layout: Layout) -> list[list[tuple[int, int]]]:
     raise DicomRefusal("corrupt", f"{len(items)} fragments cannot be assigned to {layout.frames} frames")
 
 
-def _items(header: Header) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
+def _items(source: _Source, place: PixelPlace) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
     """Return the basic offset table and the (offset, length) of each fragment."""
-    place = header.pixels
-    assert place is not None
     position, end = place.offset, place.offset + place.available
     items: list[tuple[int, int]] = []
-    order = ">" if header.parsed.big_endian else "<"
     while position + 8 <= end:
-        group, element, length = struct.unpack(order + "HHI", _read(header, position, 8))
+        group, element, length = struct.unpack("<HHI", source.read(position, 8))
         if (group, element) == (0xFFFE, 0xE0DD):
             break
         if (group, element) != (0xFFFE, 0xE000) or position + 8 + length > end:
@@ -335,5 +354,5 @@ def _items(header: Header) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
     if len(items) < 2:
         raise DicomRefusal("no_pixel_data", "PixelData holds no fragment")
     at, length = items[0]
-    table = _read(header, at, length - length % 4)
-    return struct.unpack(f"{order}{len(table) // 4}I", table), items[1:]
+    table = source.read(at, length - length % 4)
+    return struct.unpack(f"<{len(table) // 4}I", table), items[1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -163,7 +164,7 @@ def _without_copies(planes: list[Plane], found: SeriesPlan) -> list[Plane]:
         first = kept.setdefault(uid, plane)
         if first is plane:
             continue
-        if not (_same_place(first, plane) and same_pixels(first, plane)):
+        if not (_same_place(first, plane) and content_of(first) == content_of(plane)):
             raise DicomRefusal("duplicate_uid", "two different images share one SOPInstanceUID")
         found.set_aside.append((plane.header.path, "duplicate"))
     return list(kept.values())
@@ -173,12 +174,11 @@ def _same_place(first: Plane, second: Plane) -> bool:
     return (first.position, first.orientation) == (second.position, second.orientation)
 
 
-def same_pixels(first: Plane, second: Plane) -> bool:
-    """Return whether two planes hold the same values, in whatever transfer syntax."""
-    if (first.shape, first.slope, first.intercept) != (second.shape, second.slope, second.intercept):
-        return False
-    one, other = (next(stored_frames(p.header, p.layout, [p.frame])) for p in (first, second))
-    return bool(np.array_equal(one, other))
+def content_of(plane: Plane) -> tuple[Any, ...]:
+    """Return what makes a plane's values, in whatever transfer syntax: equal content, equal values."""
+    stored = next(stored_frames(plane.header, plane.layout, [plane.frame]))
+    digest = hashlib.sha256(np.ascontiguousarray(stored, stored.dtype.newbyteorder("<")).data).digest()
+    return plane.shape, plane.slope, plane.intercept, digest
 
 
 def check_uniform(planes: Sequence[Plane]) -> None:
@@ -310,12 +310,12 @@ def _telling(
 def _without_equal_slices(planes: list[Plane], place: dict[int, int], found: SeriesPlan) -> list[Plane]:
     """Set aside slices that repeat another one at the same place, pixel by pixel."""
     kept: list[Plane] = []
-    at: dict[int, list[Plane]] = defaultdict(list)
+    seen: set[tuple[Any, ...]] = set()
     for plane in planes:
-        here = at[place[id(plane)]]
-        if any(same_pixels(other, plane) for other in here):
+        content = (place[id(plane)], *content_of(plane))
+        if content in seen:
             found.set_aside.append((plane.header.path, "duplicate"))
             continue
-        here.append(plane)
+        seen.add(content)
         kept.append(plane)
     return kept

@@ -35,6 +35,7 @@ class Waveform:
         channels: what each channel records ("Lead I (Einthoven)").
         units: UCUM code per channel ("uV"), "" where the object gives none.
         groups: how many multiplex groups the object has; the first is returned.
+        valid: ``Bool[channel sample]``, False where a sample is declared padding.
         spacing_mm: None; a waveform has no place.
         summary: the certificate without what must be measured on the array.
     """
@@ -44,13 +45,9 @@ class Waveform:
     channels: tuple[str, ...]
     units: tuple[str, ...]
     groups: int
+    valid: Bools
     summary: Certificate = field(repr=False)
     spacing_mm: None = None
-
-    @property
-    def valid(self) -> Bools:
-        """Return where samples are no padding: everywhere."""
-        return np.broadcast_to(np.True_, self.array.shape)
 
     @cached_property
     def certificate(self) -> Certificate:
@@ -89,6 +86,7 @@ def read_waveform(header: Header, summary: Certificate) -> Waveform:
         tuple(_name(definition) for definition in definitions),
         tuple(_unit(definition) for definition in definitions),
         len(groups),
+        _valid(stored, first),
         replace(summary, shape=array.shape, orientation="channel sample", notes=notes),
     )
 
@@ -108,6 +106,13 @@ def _samples(group: Elements) -> Array:
             "corrupt", f"the waveform needs {channels * samples * dtype.itemsize} bytes, it has {len(data)}"
         )
     return np.frombuffer(data, dtype, channels * samples).reshape(samples, channels).T
+
+
+def _valid(stored: Array, group: Elements) -> Bools:
+    padding = group.values.get(tags.WAVEFORM_PADDING, b"")[: stored.dtype.itemsize]
+    if len(padding) < stored.dtype.itemsize:
+        return np.broadcast_to(np.True_, stored.shape)
+    return np.asarray(stored != np.frombuffer(padding, stored.dtype)[0])
 
 
 def _calibration(definition: Elements) -> tuple[float, float]:
