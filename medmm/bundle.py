@@ -109,7 +109,7 @@ def writing(folder: Path) -> Iterator[Path]:
         if folder.exists():
             shutil.rmtree(folder)
         temporary.replace(folder)
-    except PermissionError as error:
+    except OSError as error:
         raise OutputError(
             f"cannot write a bundle to {folder}: {error.strerror}; choose another --out"
         ) from error

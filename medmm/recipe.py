@@ -51,12 +51,12 @@ class Fitting(Declared):
         patience: epochs without a better loss on those patients before stopping.
     """
 
-    epochs: Count = 60
+    epochs: Count = 80
     batch_size: Count = 32
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     select_share: Share = 0.15
-    patience: Count = 10
+    patience: Count = 25
 
 
 class Comparison(Declared):

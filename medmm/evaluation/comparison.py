@@ -32,7 +32,7 @@ MARGIN = 0.02
 FUSED = "fused"
 """The name of the fused model among the predictions."""
 
-TABLE_ONLY = ("tables", "trees")
+TABLE_ONLY = ("tables", "trees", "logistic")
 """The comparators that never see the image; these decide the verdict, others are only reported."""
 
 Word: TypeAlias = Literal["helps", "does not help", "cannot tell"]

@@ -40,6 +40,7 @@ class Problem:
         rows: per table modality, the loaded row of every patient.
         images: per image modality, its prepared arrays.
         labels: ``[patient]``, 0 or 1.
+        pseudonyms: per patient, the only name that is written down.
         keys: per patient, a stable text that orders them when they are dealt into folds.
         work: folder in which finished fits are kept.
     """
@@ -50,6 +51,7 @@ class Problem:
     images: Mapping[str, Prepared]
     labels: Float64
     keys: Sequence[str]
+    pseudonyms: Sequence[str]
     work: Path
     on_epoch: OnEpoch | None = None
 

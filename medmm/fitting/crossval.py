@@ -60,17 +60,26 @@ def cross_validate(problem: Problem, folds: Ints) -> OutOfFold:
     return OutOfFold(logits, folds, tuple(splits))
 
 
-def final_network(problem: Problem, out_of_fold: OutOfFold) -> tuple[dict[str, Modality], Network, int]:
-    """Return the bundle's modalities, its network and its number of members, as the recipe says."""
+@dataclass(frozen=True, slots=True)
+class Final:
+    """What goes into the bundle: fitted modalities, the network, and how many members it has."""
+
+    modalities: Mapping[str, Modality]
+    network: Network
+    members: int
+
+
+def final_network(problem: Problem, out_of_fold: OutOfFold) -> Final:
+    """Join the folds' networks into an ensemble, or fit one on everybody, as the recipe says."""
     if problem.recipe.final_model == "refit":
         everybody = np.arange(len(problem.labels))
         split = fit_split(problem, everybody, everybody[:0], "refit")
-        return dict(split.modalities), split.network, 1
+        return Final(split.modalities, split.network, 1)
     members = [split.modalities for split in out_of_fold.splits]
     modalities = {name: stacked([member[name] for member in members]) for name in problem.modalities}
     parts = {name: modality.splits for name, modality in modalities.items()}
     network = Ensemble.of([split.network for split in out_of_fold.splits], parts)
-    return modalities, network, len(members)
+    return Final(modalities, network, len(members))
 
 
 def fits(recipe: Recipe, tables: int, folds: int) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from medmm.arrays import Array, Bools, Float32, Ints
+from medmm.columns import ImageSpec
 from medmm.errors import DicomRefusal
 from medmm.modality import Modality, present
 from medmm.sample import Absence, Source
@@ -146,8 +147,11 @@ def _one(modality: Modality, source: Source) -> tuple[Float32 | None, str, str]:
 
 def _key(modality: Modality, sources: Sequence[Source]) -> str:
     digest = hashlib.sha256()
-    version = getattr(modality, "transform_version", 0)
-    digest.update(f"{modality.kind} {version} {modality.settings.model_dump_json()}".encode())
+    digest.update(
+        f"{modality.kind} {modality.transform_version} {modality.settings.model_dump_json()}".encode()
+    )
+    if isinstance(modality.declaration, ImageSpec):
+        digest.update(modality.declaration.model_dump_json().encode())
     for source in sources:
         if isinstance(source, Absence | Mapping):
             digest.update(b"-")

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from medmm.columns import Declared, ImageSpec
 from medmm.errors import ConfigError, DicomRefusal
-from medmm.modalities.resample import SAME_STEP, Taps, axis_taps, resample
+from medmm.modalities.resample import SAME_STEP, Taps, axis_taps, back_taps, resample
 from medmm.modality import Declaration, Modality
 from medmm.sample import Player, SeriesSource, Source
 
@@ -167,9 +167,31 @@ class Image(Modality):
             raise DicomRefusal("inconsistent_geometry", detail)
         if not loaded.valid.any():
             raise DicomRefusal("no_pixel_data", f"modality {self.name!r}: every pixel is padding")
+        labelled = self.declaration.kind == "label_map"
+        seen = self._label_map(gray, loaded) if labelled else self._intensity(gray, loaded)
+        # Training reads a float16 cache of this array: what is scored is what was trained on.
+        return seen.astype(np.float16).astype(np.float32)
+
+    def on_source_grid(self, volume: Volume, values: Float32) -> Float32:
+        """Return values on the network's grid, ``[*shape]``, interpolated back to the grid of the volume.
+
+        Voxels of the volume that the network does not see are 0.
+        """
+        gray = _gray(volume)
+        axes = zip(
+            gray.shape,
+            self.settings.shape,
+            self._steps(volume, gray.shape),
+            self._centre(gray, volume),
+            strict=True,
+        )
+        return resample(values, [back_taps(n, out, step, middle) for n, out, step, middle in axes], 0.0)
+
+    def _centre(self, gray: Float32, volume: Volume) -> list[float]:
+        """Return where the middle of the network's grid lies: on the labels, or on the image."""
         if self.declaration.kind == "label_map":
-            return self._label_map(gray, loaded)
-        return self._intensity(gray, loaded)
+            return [(low + high) / 2 for low, high in _boxes(self._masks(gray, volume))]
+        return [(size - 1) / 2 for size in gray.shape]
 
     def warnings(self, loaded: Volume) -> tuple[str, ...]:
         """Return a word where labels are cut off because they reach beyond the recipe's field of view."""
@@ -191,8 +213,7 @@ class Image(Modality):
 
     def _label_map(self, gray: Float32, volume: Volume) -> Float32:
         masks = self._masks(gray, volume)
-        centre = [(low + high) / 2 for low, high in _boxes(masks)]
-        taps = self._taps(volume, gray.shape, centre, "area")
+        taps = self._taps(volume, gray.shape, self._centre(gray, volume), "area")
         return np.stack([resample(mask.astype(np.float32), taps, 0.0) for mask in masks])
 
     def _intensity(self, gray: Float32, volume: Volume) -> Float32:
@@ -200,8 +221,7 @@ class Image(Modality):
             gray = _inverted(gray, volume)
         background = gray[volume.valid].min()
         filled = np.where(volume.valid, gray, background).astype(np.float32)
-        centre = [(size - 1) / 2 for size in gray.shape]
-        taps = self._taps(volume, gray.shape, centre, "linear")
+        taps = self._taps(volume, gray.shape, self._centre(gray, volume), "linear")
         sampled = resample(filled, taps, float(background))
         if self.settings.window:
             low, high = map(np.float32, self.settings.window)

@@ -51,10 +51,7 @@ def axis_taps(size: int, out: int, step: float, centre: float, kernel: Kernel) -
         centre: where the middle of the output lies, in input voxel coordinates.
         kernel: how input voxels are weighted.
     """
-    if abs(step - 1) <= SAME_STEP:
-        step = 1.0
-        # Half a voxel would blur everything for nothing: the grids are laid upon each other.
-        centre = np.floor(centre - (out - 1) / 2 + 0.5) + (out - 1) / 2
+    step, centre = snapped(out, step, centre)
     middles = centre + (np.arange(out) - (out - 1) / 2) * step
     reach = max(step, 1.0) if kernel == "linear" else step / 2 + 0.5
     first = np.ceil(middles - reach).astype(np.int64)
@@ -77,6 +74,23 @@ def axis_taps(size: int, out: int, step: float, centre: float, kernel: Kernel) -
     used[0] |= not used.any()
     clipped = np.clip(indices, 0, size - 1)
     return Taps(clipped[used], weights[used].astype(np.float32), inside)
+
+
+def back_taps(size: int, out: int, step: float, centre: float) -> Taps:
+    """Return the taps that carry values on the output grid of :func:`axis_taps` back to its input grid."""
+    step, centre = snapped(out, step, centre)
+    middle = ((size - 1) / 2 - centre) / step + (out - 1) / 2
+    return axis_taps(out, size, 1 / step, middle, "linear")
+
+
+def snapped(out: int, step: float, centre: float) -> tuple[float, float]:
+    """Return step and centre as they are used: a step of one voxel lays the grids upon each other.
+
+    Half a voxel would blur everything for nothing.
+    """
+    if abs(step - 1) > SAME_STEP:
+        return step, centre
+    return 1.0, float(np.floor(centre - (out - 1) / 2 + 0.5) + (out - 1) / 2)
 
 
 def resample(array: Float32, taps: Sequence[Taps], background: float) -> Float32:

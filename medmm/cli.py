@@ -1,0 +1,294 @@
+"""The doors: parse, call, print, exit code. Every heavy import waits inside the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from medmm.errors import MedmmError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Multimodal medical diagnosis: train on a cohort, score patients, explain scores.",
+    epilog="First steps: medmm demo · your own data: medmm init DATA --out cohorts/x",
+)
+cohort_app = typer.Typer(no_args_is_help=True, help="Who is in, and what was known when.")
+app.add_typer(cohort_app, name="cohort")
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Root = Annotated[
+    Path | None, typer.Option(help="Folder of the data, when cohort.yaml does not say (or MEDMM_ROOT).")
+]
+CohortFolder = Annotated[Path, typer.Argument(help="Folder with cohort.yaml.", metavar="COHORT")]
+CohortOption = Annotated[Path, typer.Option("--cohort", help="Folder with cohort.yaml.")]
+Pipeline = Annotated[Path, typer.Argument(help="Folder with recipe.yaml.", metavar="PIPELINE")]
+BundleFolder = Annotated[Path, typer.Argument(help="Folder of the bundle.", metavar="BUNDLE")]
+Runs = Annotated[Path, typer.Option(help="Folder of all runs and of the tracking store.")]
+
+
+def main() -> None:
+    """Run the command line; a refusal is one clear line and its own exit code."""
+    try:
+        app()
+    except MedmmError as error:
+        err.print(f"[bold red]medmm:[/] {_escaped(str(error))}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("medmm: interrupted; nothing half-written was left")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+@cohort_app.command(epilog="Example: medmm cohort synthesize /tmp/synthetic --patients 240")
+def synthesize(
+    folder: Annotated[Path, typer.Argument(help="Where to write the cohort.", metavar="DIR")],
+    patients: Annotated[int, typer.Option(min=20, help="How many.")] = 240,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+) -> None:
+    """Write the embedded synthetic cohort, with the planted truth beside it."""
+    from medmm.cohort.synthetic import synthesize as write
+
+    with _progress() as bars:
+        write(folder, patients=patients, seed=seed, progress=bars("writing patients"))
+    out.print(f"cohort   {folder}/cohort.yaml\ntruth    {folder}/truth.json")
+    _next(f"medmm cohort check {folder} --root {folder}")
+
+
+@cohort_app.command(epilog="Example: medmm cohort check cohorts/picai_psa --root DATA/picai_psa")
+def check(cohort: CohortFolder, root: Root = None) -> None:
+    """Join the cohort and print who is in, what is missing and what looks wrong."""
+    from medmm.cohort.check import check as inspect
+    from medmm.cohort.link import link
+    from medmm.cohort.pseudonym import site_key
+    from medmm.cohort.spec import data_root, load_spec
+
+    spec = load_spec(cohort)
+    with _progress() as bars:
+        linked = link(spec, data_root(spec, root), key=site_key(), progress=bars("scanning DICOM"))
+    for line in inspect(linked).lines():
+        out.print(line, markup=False)
+    _next("medmm train pipelines/… --dry-run")
+
+
+@app.command(epilog="Example: medmm init DATA --out cohorts/mine")
+def init(
+    data: Annotated[Path, typer.Argument(help="Folder with tables and DICOM files.", metavar="DATA")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the drafted cohort.yaml.")],
+    pipeline: Annotated[Path | None, typer.Option(help="Folder for the drafted recipe.yaml.")] = None,
+) -> None:
+    """Draft cohort.yaml and recipe.yaml; whatever a person must decide becomes a marked question."""
+    from medmm.cohort.draft import draft
+
+    with _progress() as bars:
+        drafted = draft(
+            data,
+            folder,
+            pipeline=pipeline or Path("pipelines") / folder.name,
+            progress=bars("scanning DICOM"),
+        )
+    for line in drafted.lines():
+        out.print(line, markup=False)
+    _next(
+        f"answer the lines marked `# ?` in {folder}/cohort.yaml", f"medmm cohort check {folder} --root {data}"
+    )
+
+
+@app.command(
+    epilog="Examples: medmm train pipelines/x --root DATA --dry-run · medmm train pipelines/x --resume runs/x-…"
+)
+def train(
+    pipeline: Pipeline,
+    root: Root = None,
+    runs: Runs = Path("runs"),
+    resume: Annotated[Path | None, typer.Option(help="Take up a run that was stopped.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Flow, shapes, time, memory, contact sheet; no fitting.")
+    ] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="The whole path on a few patients, in about a minute.")
+    ] = False,
+) -> None:
+    """Fit, judge, seal and track a model, and say whether the image earns its place."""
+    from medmm import train as story
+
+    with _progress() as bars:
+        planned = story.plan(pipeline, root=root, smoke=smoke, progress=bars)
+        if dry_run:
+            lines = story.rehearse(planned, runs, progress=bars)
+        else:
+            trained = story.train(planned, runs, resume=resume, register=not smoke, progress=bars)
+            lines = story.summary(trained)
+    for line in lines:
+        out.print(line, markup=False)
+    where = f" --root {root}" if root else ""
+    if dry_run:
+        _next(f"medmm train {pipeline}{where}")
+    else:
+        _next(
+            f"medmm score {trained.bundle} --cohort {planned.folder}{where} --out scores.parquet",
+            f"medmm explain {trained.bundle} --cohort {planned.folder}{where} --folds --out reports",
+            f"mlflow ui --backend-store-uri {story.tracking.store(runs)}",
+        )
+
+
+@app.command(epilog="Examples: medmm score BUNDLE --cohort COHORT --patient 0042 · … --out scores.parquet")
+def score(
+    bundle: BundleFolder,
+    cohort: CohortOption,
+    root: Root = None,
+    patient: Annotated[
+        list[str] | None,
+        typer.Option(help="A patient's id; may be repeated. '-' reads ids from standard input."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--out", help="scores.parquet, .csv or .jsonl; without it, JSON on standard output."),
+    ] = None,
+    max_refused: Annotated[
+        int | None, typer.Option(min=0, help="Exit 3 when more patients than this are refused.")
+    ] = None,
+) -> None:
+    """Score patients; everyone gets a row, and whoever cannot be scored gets the reason."""
+    from medmm.outputs.table import to_json, write_scores
+    from medmm.score import check_refused
+    from medmm.score import score as story
+
+    subjects = _subjects(patient)
+    with _progress() as bars:
+        scores = story(bundle, cohort, root=root, subjects=subjects, progress=bars)
+    if output is None:
+        for row in scores:
+            print(to_json(row))  # noqa: T201 - the result itself, not a message
+    else:
+        write_scores(scores, output)
+        scored = sum(row.status == "scored" for row in scores)
+        out.print(
+            f"patients {len(scores)} = {scored} scored + {len(scores) - scored} refused\nscores   {output}"
+        )
+        _next(f"medmm explain {bundle} --cohort {cohort} --patient ID --out reports")
+    if max_refused is not None:
+        check_refused(scores, max_refused)
+
+
+@app.command(
+    epilog="Examples: medmm explain BUNDLE --cohort COHORT --patient 0042 · … --folds · … --split held_out"
+)
+def explain(
+    bundle: BundleFolder,
+    cohort: CohortOption,
+    root: Root = None,
+    patient: Annotated[
+        list[str] | None,
+        typer.Option(help="A patient's id; may be repeated. '-' reads ids from standard input."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="A page about a whole split: held_out.")] = None,
+    folds: Annotated[
+        bool, typer.Option("--folds", help="A page about the training patients, out-of-fold.")
+    ] = False,
+    output: Annotated[Path, typer.Option("--out", help="Folder of the pages.")] = Path("reports"),
+) -> None:
+    """Write one self-contained HTML page per patient, or one about a cohort."""
+    from medmm import explain as story
+
+    if sum((bool(patient), split is not None, folds)) != 1:
+        raise typer.BadParameter("say what to explain: --patient ID, --split held_out or --folds")
+    with _progress() as bars:
+        if patient:
+            pages = story.explain_patients(
+                bundle, cohort, _subjects(patient) or [], output, root=root, progress=bars
+            )
+        else:
+            pages = [
+                story.explain_cohort(bundle, cohort, output, held_out=not folds, root=root, progress=bars)
+            ]
+    for page in pages:
+        out.print(f"page     {page}", markup=False)
+    _next(f"open {pages[-1]} in a browser; it needs no network")
+
+
+@app.command(epilog="Example: medmm evaluate BUNDLE --cohort cohorts/x")
+def evaluate(bundle: BundleFolder, cohort: CohortOption, root: Root = None) -> None:
+    """Open the held-out patients, once more, and measure the bundle on them; the opening is counted."""
+    from medmm.evaluate import evaluate as story
+
+    with _progress() as bars:
+        lines = story(bundle, cohort, root=root, progress=bars)
+    for line in lines:
+        out.print(line, markup=False)
+    _next(f"medmm explain {bundle} --cohort {cohort} --split held_out --out reports")
+
+
+@app.command(epilog="Example: medmm verify runs/x-…/bundle")
+def verify(bundle: BundleFolder) -> None:
+    """Check every byte of a bundle against its manifest."""
+    from medmm.bundle import verify as check_manifest
+
+    out.print(f"bundle   {bundle} is as it was written\nsha256   {check_manifest(bundle)}")
+
+
+@app.command(epilog="Example: medmm demo --out /tmp/demo")
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for everything the demo writes.")] = Path(
+        "demo"
+    ),
+    patients: Annotated[int, typer.Option(min=60, help="Size of the synthetic cohort.")] = 240,
+) -> None:
+    """Run the main job on the embedded synthetic cohort: synthesize, check, train, score, explain."""
+    from medmm.demo import demo as story
+
+    with _progress() as bars:
+        lines = story(
+            folder, patients=patients, say=lambda line: out.print(line, markup=False), progress=bars
+        )
+    _next(*lines)
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """Yield ``report(stage, done, total)``, drawn as bars; ``report(stage)`` binds a stage."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
+
+        def report(
+            stage: str, done: int | None = None, total: int | None = None
+        ) -> Callable[..., None] | None:
+            if done is None:
+                return lambda done, total: report(stage, done, total)
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+            return None
+
+        yield report
+
+
+def _subjects(given: list[str] | None) -> list[str] | None:
+    """Return the ids asked for; from standard input they do not show in the process list."""
+    if given == ["-"]:
+        return [line.strip() for line in sys.stdin if line.strip()]
+    return given
+
+
+def _next(*commands: str) -> None:
+    for index, command in enumerate(commands):
+        err.print(f"{'next' if index == 0 else '    '}     {_escaped(command)}")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")

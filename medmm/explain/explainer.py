@@ -1,0 +1,205 @@
+"""A bundle ready to explain: its scorer, its reference population and, for images, its torch network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from medmm.arrays import Bools, Float32, Float64, Ints
+from medmm.attribution.game import (
+    Budget,
+    Encoded,
+    Reference,
+    field_attribution,
+    modality_attribution,
+    receipt,
+)
+from medmm.attribution.reference import base_and_error, from_arrays, medoids
+from medmm.bundle import Bundle, Description
+from medmm.runtime import Runtime
+from medmm.sample import Attribution
+from medmm.scorer import Observed, Scorer
+
+if TYPE_CHECKING:
+    from medmm.attribution.image import ImageMap
+    from medmm.network.network import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """The bundle's networks over many coalitions at once; a score itself is always computed alone."""
+
+    runtime: Runtime
+
+    def encode(self, name: str, x: Float32, /) -> Float32:
+        """Return embeddings ``[batch, width]``."""
+        return self.runtime.encode(name, x, together=True)
+
+    def fuse(self, embeddings: Mapping[str, Float32], present: Bools, /) -> Float64:
+        """Return uncalibrated logits ``[batch]``."""
+        return self.runtime.fuse(embeddings, present, together=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One score taken apart.
+
+    Attributes:
+        logit: uncalibrated, as scored.
+        modalities: shares of the modalities.
+        fields: per table that is present, shares of its fields and of the other modalities.
+        receipts: per attribution, by how much it misses the logit.
+    """
+
+    logit: float
+    modalities: Attribution
+    fields: Mapping[str, Attribution]
+    receipts: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The training patients and their out-of-fold logits ``[patient]``, NaN where a model could not score.
+
+    Attributes:
+        folds: ``[patient]``.
+        calibrated: of the fused model, calibrated by the other folds.
+        logits: per model, uncalibrated.
+    """
+
+    pseudonyms: tuple[str, ...]
+    folds: Ints
+    calibrated: Float64
+    logits: Mapping[str, Float64]
+
+
+class Explainer:
+    """Explains patients of one bundle against one reference population.
+
+    The reference is the full training population where its local file lies beside the bundle, reduced
+    to medoids when it is large; else the centroids that travel with the bundle.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.scorer = Scorer(bundle)
+        self.model = Together(self.scorer.runtime)
+
+    @property
+    def description(self) -> Description:
+        """What the bundle says of itself."""
+        return self.bundle.description
+
+    @cached_property
+    def local(self) -> Path | None:
+        """The folder beside the bundle that holds what must not travel, if this is the training site."""
+        folder = self.bundle.folder.parent / "local"
+        return folder if folder.is_dir() else None
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The population that every share is measured against."""
+        names = self.description.modalities
+        if self.local is not None:
+            whole = from_arrays(load_file(self.local / "population.safetensors"), names, "population")
+            if whole.digest == self.description.reference_digest:
+                return medoids(whole, seed=self.description.seed)
+        return self.centroids
+
+    @cached_property
+    def centroids(self) -> Reference:
+        """The reference that travels with the bundle: means of at least 11 patients each."""
+        arrays = load_file(self.bundle.folder / "reference" / "centroids.safetensors")
+        return from_arrays(arrays, self.description.modalities, "centroids")
+
+    @cached_property
+    def sampling_error(self) -> float:
+        """Standard error of the base, in log-odds; 0 unless the reference is a sample."""
+        return base_and_error(self.model, self.reference)[1]
+
+    @cached_property
+    def training(self) -> Training | None:
+        """Who was trained on and how they scored out-of-fold; None away from the training site."""
+        if self.local is None:
+            return None
+        record = json.loads((self.local / "training.json").read_text())
+        as_logits = {model: np.array(values, dtype=np.float64) for model, values in record["logits"].items()}
+        return Training(
+            pseudonyms=tuple(record["pseudonyms"]),
+            folds=np.array(record["folds"], dtype=np.int64),
+            calibrated=np.array(record["calibrated"], dtype=np.float64),
+            logits=as_logits,
+        )
+
+    @cached_property
+    def network(self) -> Network:
+        """The torch network of the bundle, for image gradients."""
+        from medmm.network.network import build
+        from medmm.network.weights import load_weights
+
+        description = self.description
+        network = build(
+            self.bundle.modalities,
+            description.fusion["kind"],
+            description.fusion["options"],
+            members=description.members if description.final_model == "fold_ensemble" else 0,
+        )
+        load_weights(network, self.bundle.folder / "weights.safetensors")
+        return network.eval()
+
+    def explain(self, observed: Observed, reference: Reference | None = None) -> Explained:
+        """Take one patient's logit apart, and check that the parts add up to the logit on record.
+
+        Raises:
+            ExplanationError: if an attribution misses the scored logit by more than 1e-5.
+        """
+        reference = reference or self.reference
+        encoded = self.encoded(observed)
+        logit = self.scorer.logit(self.scorer.encode(observed))
+        outcome = self.description.outcome
+        shares = modality_attribution(self.model, encoded, reference, outcome=outcome)
+        fields = {
+            name: field_attribution(
+                self.model,
+                encoded,
+                reference,
+                name,
+                modality.players(),
+                outcome=outcome,
+                budget=Budget(seed=self.description.seed),
+            )
+            for name, modality in self.bundle.modalities.items()
+            if name in observed.inputs and modality.players()
+        }
+        receipts = {part.component: receipt(part, logit) for part in (shares, *fields.values())}
+        return Explained(logit, shares, fields, receipts)
+
+    def encoded(self, observed: Observed) -> Encoded:
+        """Return one patient as the games take it."""
+        scored = self.scorer.encode(observed)
+        return Encoded(scored.embeddings, dict(observed.rows), scored.present)
+
+    def image_map(self, observed: Observed, name: str) -> ImageMap:
+        """Return where in one image the logit comes from.
+
+        Raises:
+            ExplanationError: if torch and the scored logit disagree by more than 1e-5.
+        """
+        from medmm.attribution.image import check_agreement, integrated_gradients
+
+        present = np.array([other in observed.inputs for other in self.description.modalities])
+        found = integrated_gradients(self.network, observed.inputs, present, name)
+        check_agreement(found, self.scorer.logit(self.scorer.encode(observed)))
+        return found
+
+    def gate(self, name: str) -> Mapping[str, Any]:
+        """Return what the sanity battery found for one image when the bundle was made."""
+        found: Mapping[str, Any] = self.bundle.metrics.get("gate", {}).get(name, {})
+        return found

@@ -1,0 +1,296 @@
+"""One patient's page, filled: every value it prints is computed or looked up here, and drawn elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from medmm.columns import FieldSpec, ImageSpec, ResultSpec, Status, Value
+from medmm.evaluation.resampling import Estimate
+from medmm.explain.explainer import Explained, Explainer
+from medmm.explain.images import image_evidence
+from medmm.modality import Modality
+from medmm.report.facts import Provenance
+from medmm.report.images import ImageEvidence
+from medmm.report.patient import (
+    Calibration,
+    HowGood,
+    InputBlock,
+    PatientPage,
+    ReferenceFacts,
+    Risk,
+    Training,
+    UsedField,
+    UsedSeries,
+)
+from medmm.report.waterfall import PlayerText, Waterfall
+from medmm.sample import Absence, Patient, SeriesSource, TableRow
+from medmm.scorer import Observed
+
+LEFT_OUT = {
+    Status.LATER: "known only after the prediction time",
+    Status.UNDATED: "undated, and the cohort does not vouch for it",
+    Status.OUTSIDE_WINDOW: "older than its look-back window",
+    Status.IMPLAUSIBLE: "outside the plausible range",
+    Status.UNPARSABLE: "could not be read as a number",
+}
+"""Why a value that exists was not used, as a reader is told."""
+
+ABSENT = {
+    "no_series": "no series for this patient",
+    "later": "acquired after the prediction time",
+    "undated": "undated, and the cohort does not vouch for it",
+    "not_eligible": "no series that the cohort's rule accepts",
+    "no_known_value": "no value recorded",
+    "not_in_cohort": "not part of this cohort",
+}
+
+
+def patient_page(explainer: Explainer, patient: Patient) -> PatientPage:
+    """Observe, score and explain one patient, and say it all in plain values.
+
+    Raises:
+        ExplanationError: if an attribution misses the scored logit by more than 1e-5.
+    """
+    description = explainer.description
+    observed = explainer.scorer.observe(patient)
+    reason = explainer.scorer.refusal(observed)
+    blocks = tuple(_block(name, modality, observed) for name, modality in explainer.bundle.modalities.items())
+    if reason:
+        return PatientPage(
+            pseudonym=patient.pseudonym,
+            question=description.question,
+            intended_use=description.intended_use,
+            status="refused",
+            provenance=provenance(explainer),
+            reason=reason,
+            inputs=blocks,
+        )
+    explained = explainer.explain(observed)
+    return PatientPage(
+        pseudonym=patient.pseudonym,
+        question=description.question,
+        intended_use=description.intended_use,
+        status="scored",
+        provenance=provenance(explainer),
+        study_date="the prediction time, to which all days on this page refer",
+        risk=_risk(explainer, explained, patient.pseudonym),
+        inputs=blocks,
+        warnings=observed.warnings,
+        modalities=_modalities(explainer, explained, observed),
+        fields=_fields(explainer, explained, observed),
+        images=_images(explainer, observed),
+        how_good=how_good(explainer, observed),
+        reference=ReferenceFacts(
+            kind=explainer.reference.kind,
+            size=len(explainer.reference.weights),
+            of=description.trained_on,
+            sampling_error=explainer.sampling_error,
+            sha256=explainer.reference.digest,
+        ),
+    )
+
+
+def provenance(explainer: Explainer) -> Provenance:
+    """Return where a page comes from."""
+    description = explainer.description
+    return Provenance(
+        bundle_sha256=explainer.bundle.sha256,
+        medmm_version=version("medmm"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        recipe=description.name,
+        cohort=description.cohort,
+        cohort_sha256=description.cohort_digest,
+        seeds={"recipe": description.seed},
+    )
+
+
+def how_good(explainer: Explainer, observed: Observed) -> HowGood | None:
+    """Return the out-of-fold figures of patients with the same modalities, or None where there are none."""
+    name = " + ".join(n for n in explainer.description.modalities if n in observed.inputs)
+    for group in explainer.bundle.metrics["patterns"]:
+        if group["name"] != name or group["auroc"] is None or group["calibration"] is None:
+            continue
+        found = group["calibration"]
+        return HowGood(
+            pattern=name,
+            source="out-of-fold",
+            patients=group["patients"],
+            events=group["events"],
+            auroc=estimate(group["auroc"]),
+            slope=estimate(found["slope"]),
+            expected=found["expected"],
+            observed=found["observed"],
+        )
+    return None
+
+
+def estimate(triple: list[float | None]) -> Estimate | None:
+    """Return an estimate from the JSON triple of a bundle's metrics; None where it is undefined."""
+    if any(part is None for part in triple):
+        return None
+    return Estimate(*(float(part) for part in triple if part is not None))
+
+
+def _risk(explainer: Explainer, explained: Explained, pseudonym: str) -> Risk:
+    description, calibration = explainer.description, explainer.bundle.calibration
+    outcome = explainer.scorer.outcome(explained.logit)
+    measures = explainer.bundle.metrics["out_of_fold"]["fused"]
+    with_threshold = description.threshold is not None
+    known = explainer.training is not None and pseudonym in explainer.training.pseudonyms
+    training: Training = "in_training" if known else "not_in_training"
+    return Risk(
+        probability=outcome.probability,
+        calibrated_logit=outcome.calibrated_logit,
+        cohort_rate=description.prevalence,
+        cohort_patients=description.trained_on,
+        calibration=Calibration(
+            method="Platt",
+            patients=description.calibrated_on,
+            events=measures["events"],
+            slope=calibration.slope,
+            intercept=calibration.intercept,
+        ),
+        training=training,
+        threshold=description.threshold,
+        decision={"positive": "above the threshold", "negative": "below the threshold"}.get(
+            outcome.decision, ""
+        ),
+        sensitivity=estimate(measures["recall"]) if with_threshold else None,
+        specificity=estimate(measures["specificity"]) if with_threshold else None,
+    )
+
+
+def _block(name: str, modality: Modality, observed: Observed) -> InputBlock:
+    declaration = modality.declaration
+    source = observed.patient.sources.get(name, Absence("not_in_cohort"))
+    absent = observed.absent.get(name, "")
+    said = ABSENT.get(absent, f"refused by the loader: {absent.replace('_', ' ')}") if absent else ""
+    if isinstance(declaration, ImageSpec):
+        label = declaration.label or name
+        series = (
+            ()
+            if absent or not isinstance(source, SeriesSource)
+            else (_series(label, source, observed, name),)
+        )
+        return InputBlock(name=name, label=label, absent=said, series=series)
+    if isinstance(source, Absence | SeriesSource):
+        return InputBlock(name=name, label=name.capitalize(), absent=said)
+    known = {key: value for key, value in source.items() if value.status is Status.KNOWN}
+    missing = [key for key, value in source.items() if value.status is Status.MISSING]
+    left_out = {key: value for key, value in source.items() if value.status in LEFT_OUT}
+    return InputBlock(
+        name=name,
+        label=name.capitalize(),
+        absent=said,
+        fields=tuple(
+            _used(label_of(declaration, key), spec_of(declaration, key), value)
+            for key, value in known.items()
+        ),
+        missing=tuple(label_of(declaration, key) for key in missing),
+        not_used=tuple(
+            (label_of(declaration, key), LEFT_OUT[value.status]) for key, value in left_out.items()
+        ),
+    )
+
+
+def _series(label: str, source: SeriesSource, observed: Observed, name: str) -> UsedSeries:
+    volume = observed.loaded[name]
+    spacing = " × ".join(f"{step:.2g}" for step in volume.spacing_mm) + " mm" if volume.spacing_mm else ""
+    return UsedSeries(
+        label=label,
+        series=source.pseudonym,
+        slices=volume.array.shape[2] if volume.affine is not None and volume.array.ndim == 3 else 1,
+        spacing=spacing,
+        offset_days=source.offset_days,
+        undated=source.undated,
+    )
+
+
+def spec_of(declaration: object, key: str) -> FieldSpec | ResultSpec:
+    """Return the declaration of one entry of a table row ("psa", or "psa:max" of several summaries)."""
+    assert isinstance(declaration, Mapping)
+    spec: FieldSpec | ResultSpec = declaration[key.split(":", 1)[0]]
+    return spec
+
+
+def label_of(declaration: object, key: str) -> str:
+    """Return what a reader sees of one entry of a table row."""
+    name, _, summary = key.partition(":")
+    label = spec_of(declaration, key).label or name.replace("_", " ")
+    return f"{label}, {summary}" if summary else label
+
+
+def _used(label: str, spec: FieldSpec | ResultSpec, value: Value) -> UsedField:
+    number = value.value if isinstance(value.value, float | int) else None
+    low, high = spec.reference or (None, None)
+    position = ""
+    if number is not None and low is not None and high is not None:
+        position = "below" if number < low else "above" if number > high else "within"
+    return UsedField(
+        label=label,
+        recorded=value.text,
+        value=f"{number:g}" if number is not None else str(value.value),
+        unit=spec.unit or "",
+        reference=f"{low:g} – {high:g}" if low is not None else "",
+        position=position,  # type: ignore[arg-type]
+        offset_days=value.offset_days,
+        undated=value.undated,
+    )
+
+
+def _modalities(explainer: Explainer, explained: Explained, observed: Observed) -> Waterfall:
+    players = {
+        name: PlayerText(label=_label(name, modality), absent=name in observed.absent)
+        for name, modality in explainer.bundle.modalities.items()
+    }
+    return Waterfall(explained.modalities, players)
+
+
+def _fields(explainer: Explainer, explained: Explained, observed: Observed) -> tuple[Waterfall, ...]:
+    drawn = []
+    for name, attribution in explained.fields.items():
+        row = observed.patient.sources[name]
+        assert not isinstance(row, Absence | SeriesSource)
+        modality = explainer.bundle.modalities[name]
+        players = {player.name: _player(player.name, modality, row) for player in modality.players()}
+        players |= {
+            other: PlayerText(
+                label=_label(other, explainer.bundle.modalities[other]), absent=other in observed.absent
+            )
+            for other in explainer.bundle.modalities
+            if other != name
+        }
+        drawn.append(Waterfall(attribution, players, title=_label(name, modality)))
+    return tuple(drawn)
+
+
+def _player(name: str, modality: Modality, row: TableRow) -> PlayerText:
+    spec = spec_of(modality.declaration, name)
+    entries = {key: value for key, value in row.items() if key.split(":", 1)[0] == name}
+    said = [
+        f"{key.partition(':')[2]} {value.text or value.value}".strip()
+        for key, value in entries.items()
+        if value.status is Status.KNOWN
+    ]
+    unit = f" {spec.unit}" if spec.unit and said else ""
+    reference = f"{spec.reference[0]:g} – {spec.reference[1]:g}" if spec.reference else ""
+    return PlayerText(
+        label=label_of(modality.declaration, name),
+        value="; ".join(said) + unit if said else "not recorded",
+        reference=reference,
+    )
+
+
+def _label(name: str, modality: Modality) -> str:
+    declaration = modality.declaration
+    return (declaration.label or name) if isinstance(declaration, ImageSpec) else name.capitalize()
+
+
+def _images(explainer: Explainer, observed: Observed) -> tuple[ImageEvidence, ...]:
+    return tuple(
+        image_evidence(explainer, observed, name)
+        for name, modality in explainer.bundle.modalities.items()
+        if isinstance(modality.declaration, ImageSpec) and name in observed.inputs
+    )

@@ -1,0 +1,93 @@
+"""From a linked cohort and a recipe to a problem: loaded rows, prepared images, labels, folds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medmm.arrays import Ints
+from medmm.cohort.link import Cohort
+from medmm.columns import ImageSpec
+from medmm.errors import DataError, FittingError
+from medmm.fitting.candidates import Problem
+from medmm.fitting.inputs import Prepared, prepare_images
+from medmm.fitting.loop import OnEpoch
+from medmm.recipe import Recipe
+from medmm.sample import Patient
+
+Progress = Callable[[str, int, int], None]
+
+
+def training_patients(cohort: Cohort, outcome: str) -> list[Patient]:
+    """Return the patients who are trained on: in the training split, with a known label.
+
+    Raises:
+        DataError: if they are of one class only.
+    """
+    patients = [p for p in cohort.patients if p.split == "train" and outcome in p.targets]
+    positives = sum(p.targets[outcome] == 1 for p in patients)
+    if positives in (0, len(patients)):
+        raise DataError(
+            f"outcome {outcome}: {positives} of {len(patients)} training patients are positive; "
+            "a model needs both classes. Look at `positive` in cohort.yaml"
+        )
+    return patients
+
+
+def assemble(
+    recipe: Recipe,
+    cohort: Cohort,
+    patients: Sequence[Patient],
+    *,
+    work: Path,
+    cache: Path,
+    progress: Progress | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Problem:
+    """Load the tables and prepare the images of the patients, in their order.
+
+    Raises:
+        FittingError: if a modality is absent for everybody.
+    """
+    modalities = recipe.build(dict(cohort.declarations))
+    rows, images = {}, {}
+    for name, modality in modalities.items():
+        sources = [patient.sources[name] for patient in patients]
+        if isinstance(modality.declaration, ImageSpec):
+            images[name] = prepare_images(
+                modality, sources, cache, progress=_stage(progress, f"preparing {name}")
+            )
+            _anybody(name, images[name])
+        else:
+            rows[name] = [modality.load(source) for source in sources]
+    return Problem(
+        recipe=recipe,
+        modalities=modalities,
+        rows=rows,
+        images=images,
+        labels=np.array([patient.targets[recipe.outcome] for patient in patients], dtype=np.float64),
+        keys=[patient.subject_id for patient in patients],
+        pseudonyms=[patient.pseudonym for patient in patients],
+        work=work,
+        on_epoch=on_epoch,
+    )
+
+
+def outer_folds(patients: Sequence[Patient]) -> Ints:
+    """Return the outer fold of each patient, ``[patient]``."""
+    return np.array([patient.fold for patient in patients], dtype=np.int64)
+
+
+def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(stage, done, total)
+
+
+def _anybody(name: str, prepared: Prepared) -> None:
+    if not (prepared.row_of >= 0).any():
+        reasons = sorted(set(prepared.absent))
+        raise FittingError(
+            f"{name} is absent for all {len(prepared.row_of)} training patients ({', '.join(reasons)}); "
+            "look at `medmm cohort check`, or leave it out of the recipe"
+        )

@@ -1,0 +1,189 @@
+"""What the out-of-fold logits say: how good each model is, whether the image helps, how to calibrate.
+
+Nothing here looks at held-out patients, and no patient is judged by a model that has seen that patient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medmm.arrays import Bools, Float64
+from medmm.calibration import Platt, sigmoid
+from medmm.evaluation.calibrate import Agreement, agreement, cross_fitted, fit_platt
+from medmm.evaluation.comparison import Verdict, verdict
+from medmm.evaluation.discrimination import performance
+from medmm.evaluation.resampling import Estimate
+from medmm.evaluation.subgroups import Subgroup, availability, by_group
+from medmm.fitting.crossval import OutOfFold
+from medmm.recipe import Recipe, Threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The out-of-fold evidence of a run.
+
+    Attributes:
+        calibration: fitted on every out-of-fold logit of the fused model; shipped in the bundle.
+        calibrated: ``[patient]``, log-odds calibrated by the other folds; NaN where not scored.
+        figures: per model and measure, on the patients whom that model can score.
+        patterns: per set of modalities that patients have.
+        verdict: None where the recipe has no image, or nothing beside it.
+        threshold: calibrated risk at which the decision is taken, or None.
+    """
+
+    calibration: Platt
+    calibrated: Float64
+    figures: Mapping[str, Mapping[str, Estimate]]
+    counts: Mapping[str, tuple[int, int]]
+    patterns: tuple[Subgroup, ...]
+    overall: Agreement
+    verdict: Verdict | None
+    threshold: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as JSON values, intervals as ``[value, lower, upper]``."""
+        return {
+            "out_of_fold": {
+                model: {name: _triple(estimate) for name, estimate in measures.items()}
+                | {"patients": self.counts[model][0], "events": self.counts[model][1]}
+                for model, measures in self.figures.items()
+            },
+            "calibration": agreement_json(self.overall),
+            "patterns": [
+                {
+                    "name": group.category,
+                    "patients": group.patients,
+                    "events": group.events,
+                    "auroc": _triple(group.auroc) if group.auroc else None,
+                    "calibration": agreement_json(group.agreement) if group.agreement else None,
+                }
+                for group in self.patterns
+            ],
+            "verdict": _verdict_json(self.verdict) if self.verdict else None,
+            "threshold": self.threshold,
+        }
+
+
+def judge(
+    recipe: Recipe,
+    out_of_fold: OutOfFold,
+    labels: Float64,
+    present: Bools,
+    *,
+    names: Sequence[str],
+    images: Sequence[str],
+) -> Judgement:
+    """Judge every candidate on its out-of-fold logits.
+
+    Args:
+        labels: ``[patient]``, 0 or 1.
+        present: ``[patient, modality]`` in the order of ``names``.
+        images: the modalities whose worth is asked for.
+    """
+    fused = out_of_fold.logits["fused"]
+    known = np.isfinite(fused)
+    calibrated = np.full(len(labels), np.nan)
+    calibrated[known] = cross_fitted(fused[known], labels[known], out_of_fold.folds[known])
+    threshold = _threshold(recipe.threshold, sigmoid(calibrated[known]), labels[known])
+    figures, counts = {}, {}
+    for model, logits in out_of_fold.logits.items():
+        rows = np.isfinite(logits)
+        values = calibrated[rows] if model == "fused" else _cross_fitted(logits, labels, out_of_fold, rows)
+        figures[model] = performance(
+            labels[rows],
+            values,
+            out_of_fold.folds[rows],
+            threshold=threshold or 0.5,
+            resamples=recipe.comparison.resamples,
+            seed=recipe.seed,
+        )
+        counts[model] = (int(rows.sum()), int(labels[rows].sum()))
+    return Judgement(
+        calibration=fit_platt(fused[known], labels[known]),
+        calibrated=calibrated,
+        figures=figures,
+        counts=counts,
+        patterns=by_group(
+            labels[known],
+            calibrated[known],
+            availability(present[known], names),
+            out_of_fold.folds[known],
+            resamples=recipe.comparison.resamples,
+            seed=recipe.seed,
+        ),
+        overall=agreement(labels[known], calibrated[known]),
+        verdict=_verdict(recipe, out_of_fold, labels, present, names, images),
+        threshold=threshold,
+    )
+
+
+def agreement_json(found: Agreement) -> dict[str, Any]:
+    """Return calibration figures as JSON values; an undefined figure is None."""
+    return {
+        "observed": found.observed,
+        "expected": found.expected,
+        "intercept": _triple(found.intercept),
+        "slope": _triple(found.slope),
+        "brier": found.brier,
+        "curve": [[float(x), float(y)] for x, y in zip(found.curve_risk, found.curve_observed, strict=True)],
+    }
+
+
+def _cross_fitted(logits: Float64, labels: Float64, out_of_fold: OutOfFold, rows: Bools) -> Float64:
+    return cross_fitted(logits[rows], labels[rows], out_of_fold.folds[rows])
+
+
+def _verdict(
+    recipe: Recipe,
+    out_of_fold: OutOfFold,
+    labels: Float64,
+    present: Bools,
+    names: Sequence[str],
+    images: Sequence[str],
+) -> Verdict | None:
+    """Compare on the patients who have every image and whom every model could score."""
+    if not images or "tables" not in out_of_fold.logits:
+        return None
+    rows = present[:, [names.index(image) for image in images]].all(axis=1)
+    for logits in out_of_fold.logits.values():
+        rows &= np.isfinite(logits)
+    return verdict(
+        labels[rows],
+        out_of_fold.folds[rows],
+        {model: logits[rows] for model, logits in out_of_fold.logits.items()},
+        margin=recipe.comparison.margin,
+        resamples=recipe.comparison.resamples,
+        seed=recipe.seed,
+    )
+
+
+def _threshold(asked: Threshold | None, risks: Float64, labels: Float64) -> float | None:
+    """Return the risk to decide at: as stated, or the highest that reaches the sensitivity asked for."""
+    if asked is None:
+        return None
+    if asked.risk is not None:
+        return asked.risk
+    assert asked.sensitivity is not None
+    events = np.sort(risks[labels == 1])[::-1]
+    return float(events[int(np.ceil(asked.sensitivity * len(events))) - 1])
+
+
+def _verdict_json(found: Verdict) -> dict[str, Any]:
+    return {
+        "word": found.word,
+        "sentence": found.sentence(),
+        "patients": found.patients,
+        "events": found.events,
+        "margin": found.margin,
+        "aurocs": {name: _triple(value) for name, value in found.aurocs.items()},
+        "differences": {name: _triple(value) for name, value in found.differences.items()},
+    }
+
+
+def _triple(estimate: Estimate) -> list[float | None]:
+    values = (estimate.value, estimate.lower, estimate.upper)
+    return [float(value) if np.isfinite(value) else None for value in values]

@@ -1,0 +1,65 @@
+"""MODEL_CARD.md: what travels with a bundle for people to read (Mitchell et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def model_card(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """Return the card of a bundle as Markdown.
+
+    Args:
+        description: the values of ``bundle.json``.
+        metrics: the values of ``metrics.json``.
+    """
+    rows = [
+        f"| {model} | {_interval(found['auroc'])} | {_interval(found['brier'])} "
+        f"| {found['patients']} | {found['events']} |"
+        for model, found in metrics["out_of_fold"].items()
+    ]
+    verdict = (
+        metrics["verdict"]["sentence"] if metrics["verdict"] else "The recipe compares no image with tables."
+    )
+    gates = [f"- {name}: {found['sentence']}" for name, found in metrics["gate"].items()] or ["- no image"]
+    return "\n".join(
+        [
+            f"# {description['name']}",
+            "",
+            description["question"],
+            "",
+            f"**Intended use.** {description['intended_use']} Research use only; not a medical device.",
+            "",
+            f"**Trained on** {description['trained_on']} patients of cohort `{description['cohort']}`, "
+            f"{description['positives']} with the outcome ({description['prevalence']:.0%}). "
+            f"Modalities: {', '.join(description['modalities'])}; fusion `{description['fusion']['kind']}`, "
+            f"{description['members']} member(s).",
+            "",
+            "## Out-of-fold figures (95 % intervals)",
+            "",
+            "| model | AUROC | Brier | patients | positive |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            "## Does the image earn its place?",
+            "",
+            verdict,
+            "",
+            "## Can its heat maps be shown?",
+            "",
+            *gates,
+            "",
+            "## Limits",
+            "",
+            "- Calibrated on its own cohort; prevalence and equipment differ elsewhere. Check before use.",
+            "- Attributions say what moved this model's score, not what causes the disease.",
+            "",
+        ]
+    )
+
+
+def _interval(triple: list[float | None]) -> str:
+    if any(part is None for part in triple):
+        return "–"
+    value, low, high = (float(part) for part in triple if part is not None)
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"

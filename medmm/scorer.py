@@ -1,0 +1,164 @@
+"""One patient through a bundle: observe, encode, fuse, calibrate. No torch, and always a batch of one.
+
+A patient is scored alone even when a whole cohort is, so a score cannot depend on who else is scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medmm.arrays import Bools, Float32
+from medmm.bundle import Bundle
+from medmm.calibration import sigmoid
+from medmm.columns import ImageSpec
+from medmm.errors import DicomRefusal
+from medmm.modality import present
+from medmm.runtime import Runtime
+from medmm.sample import Absence, Outcome, Patient, Score, SeriesSource, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the networks see of one patient, and what it was made from.
+
+    Attributes:
+        loaded: per modality that could be read, the volume or the row.
+        inputs: per modality that is present, what its encoder sees.
+        rows: per table that could be read, its transformed row, present or not.
+        absent: per modality that is not, why.
+    """
+
+    patient: Patient
+    loaded: Mapping[str, Any]
+    inputs: Mapping[str, Float32]
+    rows: Mapping[str, Float32]
+    absent: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A patient's embeddings ``[width]`` per modality (zeros where absent) and presence ``[modality]``."""
+
+    embeddings: Mapping[str, Float32]
+    present: Bools
+
+
+class Scorer:
+    """A bundle ready to score; opens the networks once."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.runtime = Runtime(bundle.folder)
+
+    def observe(self, patient: Patient) -> Observed:
+        """Read and transform every modality of one patient; a refused series is an absence."""
+        loaded: dict[str, Any] = {}
+        inputs: dict[str, Float32] = {}
+        rows: dict[str, Float32] = {}
+        absent: dict[str, str] = {}
+        warnings: list[str] = []
+        for name, modality in self.bundle.modalities.items():
+            source = patient.sources.get(name, Absence("not_in_cohort"))
+            if isinstance(source, Absence):
+                absent[name] = source.reason
+                continue
+            try:
+                loaded[name] = modality.load(source)
+                values = modality.transform(loaded[name])
+            except DicomRefusal as refusal:
+                absent[name] = refusal.reason
+                continue
+            players = modality.players()
+            if players:
+                rows[name] = values
+            if not present(players, values):
+                absent[name] = "no_known_value"
+                continue
+            inputs[name] = values
+            warnings += modality.warnings(loaded[name])
+        return Observed(patient, loaded, inputs, rows, absent, tuple(warnings))
+
+    def encode(self, observed: Observed) -> Encoded:
+        """Return the embeddings of one patient."""
+        names = self.bundle.description.modalities
+        embeddings = {
+            name: self.runtime.encode(name, observed.inputs[name][np.newaxis])[0]
+            if name in observed.inputs
+            else np.zeros(self.runtime.widths[name], np.float32)
+            for name in names
+        }
+        return Encoded(embeddings, np.array([name in observed.inputs for name in names], dtype=bool))
+
+    def logit(self, encoded: Encoded) -> float:
+        """Return the uncalibrated logit of one patient: the record that everything else must agree with."""
+        batch = {name: values[np.newaxis] for name, values in encoded.embeddings.items()}
+        return float(self.runtime.fuse(batch, encoded.present[np.newaxis])[0])
+
+    def score(self, patient: Patient) -> Score:
+        """Score one patient; whoever cannot be scored gets a row with the reason."""
+        observed = self.observe(patient)
+        reason = self.refusal(observed)
+        outcomes = (
+            {}
+            if reason
+            else {self.bundle.description.outcome: self.outcome(self.logit(self.encode(observed)))}
+        )
+        return Score(
+            subject_id=patient.subject_id,
+            status="refused" if reason else "scored",
+            reason=reason,
+            outcomes=outcomes,
+            modalities={
+                name: observed.absent.get(name, "used") for name in self.bundle.description.modalities
+            },
+            bundle_sha256=self.bundle.sha256,
+            as_of_days=_as_of(observed),
+            undated=sum(
+                _undated(source) for name, source in patient.sources.items() if name in observed.inputs
+            ),
+            warnings=observed.warnings,
+        )
+
+    def refusal(self, observed: Observed) -> str:
+        """Return why a patient cannot be scored, or an empty text."""
+        for name, modality in self.bundle.modalities.items():
+            declaration = modality.declaration
+            if isinstance(declaration, ImageSpec) and declaration.required and name in observed.absent:
+                return f"{name} is required: {observed.absent[name]}"
+        return "" if observed.inputs else "no_data"
+
+    def outcome(self, logit: float) -> Outcome:
+        """Return the calibrated outcome of a logit, with the decision where the bundle has a threshold."""
+        calibrated = float(self.bundle.calibration.apply(logit))
+        probability = float(sigmoid(calibrated))
+        threshold = self.bundle.description.threshold
+        decision = "" if threshold is None else "positive" if probability >= threshold else "negative"
+        return Outcome("binary", logit, calibrated, probability, decision)
+
+
+def _as_of(observed: Observed) -> dict[str, float | None]:
+    as_of: dict[str, float | None] = {}
+    for name in observed.inputs:
+        source = observed.patient.sources[name]
+        if isinstance(source, SeriesSource):
+            as_of[name] = source.offset_days
+        elif not isinstance(source, Absence):
+            as_of |= {
+                f"{name}.{field}": value.offset_days
+                for field, value in source.items()
+                if value.value is not None
+            }
+    return as_of
+
+
+def _undated(source: Source) -> int:
+    if isinstance(source, SeriesSource):
+        return int(source.undated)
+    if isinstance(source, Absence):
+        return 0
+    return sum(value.undated for value in source.values())

@@ -1,0 +1,284 @@
+"""The first story: a recipe and a cohort become a judged, sealed and tracked bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from medmm import tracking
+from medmm.arrays import Ints
+from medmm.cohort.link import Cohort, link
+from medmm.cohort.pseudonym import site_key
+from medmm.cohort.spec import CohortSpec, data_root, load_spec
+from medmm.cohort.split import Splits, assign, divide
+from medmm.columns import ImageSpec
+from medmm.errors import ConfigError, OutputError
+from medmm.evaluation.subgroups import Subgroup
+from medmm.fitting.assemble import assemble, outer_folds, training_patients
+from medmm.fitting.candidates import Problem
+from medmm.fitting.crossval import OutOfFold, cross_validate, fits
+from medmm.fitting.judgement import Judgement, judge
+from medmm.fitting.partition import deal
+from medmm.fitting.rehearsal import rehearse as rehearsed
+from medmm.recipe import LateStack, Recipe, check_outcome, cohort_folder, load_recipe
+from medmm.report.images import Tile, contact_sheet
+from medmm.sample import Patient
+from medmm.sealing import seal
+
+Progress = Callable[[str, int, int], None]
+
+SHEET_TILES = 24
+"""Patients on a contact sheet."""
+
+SMOKE_PATIENTS = 80
+"""Patients of a smoke run: enough for two folds of both classes, few enough for a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A recipe with the cohort that it names, linked.
+
+    Attributes:
+        patients: those who are trained on.
+        folds: ``[patient]``.
+    """
+
+    pipeline: Path
+    recipe: Recipe
+    spec: CohortSpec
+    cohort: Cohort
+    splits: Splits
+    patients: Sequence[Patient]
+    folds: Ints
+
+    @property
+    def folder(self) -> Path:
+        """The cohort's folder."""
+        return cohort_folder(self.recipe, self.pipeline)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run left behind; ``lines`` say it in words."""
+
+    run: Path
+    bundle: Path
+    sha256: str
+    judgement: Judgement
+
+
+def plan(
+    pipeline: Path, *, root: Path | None = None, smoke: bool = False, progress: Progress | None = None
+) -> Plan:
+    """Read a recipe and link its cohort.
+
+    Args:
+        pipeline: folder with recipe.yaml, or the file.
+        root: folder of the data, when cohort.yaml does not say.
+        smoke: shrink everything, to see in a minute whether it runs.
+    """
+    recipe = load_recipe(pipeline)
+    spec = load_spec(cohort_folder(recipe, pipeline))
+    check_outcome(recipe, spec)
+    scanning = None if progress is None else lambda done, total: progress("scanning DICOM", done, total)
+    linked = link(spec, data_root(spec, root), key=site_key(), progress=scanning)
+    splits = divide(linked)
+    cohort = assign(linked, splits)
+    patients = training_patients(cohort, recipe.outcome)
+    if smoke:
+        recipe, patients = _smaller(recipe, patients)
+    folds = outer_folds(patients)
+    if smoke:
+        labels = [f"{patient.targets[recipe.outcome]}" for patient in patients]
+        folds = deal(labels, [patient.subject_id for patient in patients], folds=2, seed=recipe.seed)
+    return Plan(pipeline, recipe, spec, cohort, splits, patients, folds)
+
+
+def train(
+    planned: Plan,
+    runs: Path,
+    *,
+    resume: Path | None = None,
+    register: bool = True,
+    progress: Progress | None = None,
+) -> Trained:
+    """Fit, judge, seal and track.
+
+    Args:
+        runs: folder of all runs; this one gets a folder in it.
+        resume: the folder of a run that was stopped; its finished fits are not repeated.
+        register: whether the model is registered under the recipe's name.
+
+    Raises:
+        ConfigError: if the run to resume was of another recipe or cohort.
+        FittingError: if training cannot go on.
+    """
+    run = _run_folder(planned, runs, resume)
+    recipe = planned.recipe
+    with tracking.tracked(recipe.name, run.name, uri=tracking.store(runs)) as tracked:
+        problem = assemble(
+            recipe,
+            planned.cohort,
+            planned.patients,
+            work=run / "fits",
+            cache=runs / "cache",
+            progress=progress,
+            on_epoch=_epochs(progress, planned),
+        )
+        out_of_fold = cross_validate(problem, planned.folds)
+        judgement = _judge(problem, out_of_fold)
+        sha256 = seal(
+            problem, out_of_fold, judgement, run=run, spec=planned.spec, cohort_digest=planned.cohort.digest
+        )
+        _track(tracked, planned, out_of_fold, judgement)
+        if register:
+            tracked.register(run / "bundle", recipe.name, alias="candidate")
+    return Trained(run, run / "bundle", sha256, judgement)
+
+
+def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> list[str]:
+    """Do everything but fit: flow, shapes, cost, and a contact sheet of what the network sees.
+
+    The prepared images stay in the cache, so the run that follows starts at once.
+    """
+    recipe = planned.recipe
+    work, cache = runs / "rehearsal", runs / "cache"
+    problem = assemble(recipe, planned.cohort, planned.patients, work=work, cache=cache, progress=progress)
+    rehearsal = rehearsed(problem, planned.folds)
+    lines = [account.line() for account in planned.cohort.flow.accounts]
+    positives = int(problem.labels.sum())
+    lines.append(f"training {len(problem.labels)} patients, {positives} positive, {recipe.outcome}")
+    lines += [
+        f"{cost.name:<12} {cost.patients} patients, input {cost.shape}, {cost.parameters:,} parameters, "
+        f"{1000 * cost.seconds_per_step:.0f} ms a step"
+        for cost in rehearsal.costs
+    ]
+    lines.append(
+        f"cost     {rehearsal.networks} networks, at most {rehearsal.seconds / 60:.0f} minutes here, "
+        f"{rehearsal.peak_gigabytes:.1f} GB"
+    )
+    for name, prepared in problem.images.items():
+        sheet = runs / f"{recipe.name}-{name}.png"
+        kind = problem.modalities[name].declaration
+        assert isinstance(kind, ImageSpec)
+        tiles = [
+            Tile(np.asarray(prepared.array[row], np.float32), kind.kind, f"{row + 1}")
+            for row in range(min(SHEET_TILES, len(prepared.array)))
+        ]
+        sheet.write_bytes(contact_sheet(tiles))
+        lines.append(f"look at  {sheet}: what the network sees of {name}")
+    return lines
+
+
+def _smaller(recipe: Recipe, patients: Sequence[Patient]) -> tuple[Recipe, list[Patient]]:
+    """Keep the smoke run's patients, both classes and every modality among them, and two epochs."""
+    labels = [f"{p.targets[recipe.outcome]}{sorted(n for n, s in p.sources.items() if s)}" for p in patients]
+    share = max(1, len(patients) // SMOKE_PATIENTS)
+    chosen = deal(labels, [patient.subject_id for patient in patients], folds=share, seed=recipe.seed) == 0
+    fusion = recipe.fusion
+    if isinstance(fusion, LateStack):
+        fusion = fusion.model_copy(update={"inner_folds": 2})
+    fitting = recipe.fitting.model_copy(update={"epochs": 2})
+    comparison = recipe.comparison.model_copy(update={"resamples": 200})
+    small = recipe.model_copy(update={"fitting": fitting, "fusion": fusion, "comparison": comparison})
+    return small, [patient for patient, keep in zip(patients, chosen, strict=True) if keep]
+
+
+def _run_folder(planned: Plan, runs: Path, resume: Path | None) -> Path:
+    """Return this run's folder, new or taken up again; a run is bound to its recipe and cohort."""
+    identity = {"recipe": planned.recipe.model_dump(mode="json"), "cohort": planned.cohort.digest}
+    if resume is not None:
+        file = resume / "run.json"
+        if not file.is_file():
+            raise ConfigError(f"{resume} is not a run: it has no run.json")
+        if json.loads(file.read_text()) != identity:
+            raise ConfigError(f"{resume} was of another recipe or cohort; start anew without --resume")
+        return resume
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    run = runs / f"{planned.recipe.name}-{stamp}"
+    try:
+        run.mkdir(parents=True, mode=0o700)
+        (run / "run.json").write_text(json.dumps(identity, indent=1))
+        planned.splits.save(run / "splits.json")
+    except OSError as error:
+        raise OutputError(f"cannot write to {runs}: {error.strerror}; choose another --runs") from error
+    return run
+
+
+def _epochs(progress: Progress | None, planned: Plan) -> Callable[[str, int, Mapping[str, float]], None]:
+    """Count epochs over all fits for one progress bar; a fit that stops early jumps to its end."""
+    epochs = planned.recipe.fitting.epochs
+    declarations = planned.cohort.declarations
+    tables = sum(not isinstance(declarations[name], ImageSpec) for name in planned.recipe.modalities)
+    total = epochs * fits(planned.recipe, tables, int(planned.folds.max()) + 1)
+    started: list[str] = []
+
+    def report(name: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        if name not in started:
+            started.append(name)
+        if progress:
+            progress("fitting", (len(started) - 1) * epochs + epoch + 1, total)
+
+    return report
+
+
+def _judge(problem: Problem, out_of_fold: OutOfFold) -> Judgement:
+    _, inputs = problem.fitted(np.arange(len(problem.labels)))  # presence does not depend on what is fitted
+    return judge(
+        problem.recipe,
+        out_of_fold,
+        problem.labels,
+        inputs.present,
+        names=list(problem.modalities),
+        images=list(problem.images),
+    )
+
+
+def _track(run: tracking.Run, planned: Plan, out_of_fold: OutOfFold, judgement: Judgement) -> None:
+    """Log what a reader of the run needs; no patient, path or free text."""
+    recipe = planned.recipe
+    run.params(recipe.model_dump(mode="json", exclude={"question", "intended_use", "cohort"}))
+    run.dataset(planned.spec.name, planned.cohort.digest)
+    for name, history in out_of_fold.histories.items():
+        if "inner" in name:
+            continue
+        label = name.replace("/", ".")
+        run.epochs(
+            [(epoch, {f"{label}.{k}": v for k, v in row.items()}) for epoch, row in enumerate(history.epochs)]
+        )
+    run.final(
+        {
+            f"{model}.{measure}": (estimate.value, estimate.lower, estimate.upper)
+            for model, measures in judgement.figures.items()
+            for measure, estimate in measures.items()
+            if np.isfinite(estimate.value)
+        }
+    )
+    if judgement.verdict:
+        run.text("verdict", judgement.verdict.word)
+
+
+def summary(trained: Trained) -> list[str]:
+    """Return what a run found, as lines for a terminal."""
+    judgement = trained.judgement
+    lines = []
+    for model, measures in judgement.figures.items():
+        patients, events = judgement.counts[model]
+        lines.append(f"{model:<12} AUROC {measures['auroc']}  of {patients} patients, {events} positive")
+    lines += [f"with {group.category}: {_described(group)}" for group in judgement.patterns]
+    lines.append(
+        judgement.verdict.sentence() if judgement.verdict else "no image to judge, or nothing beside it"
+    )
+    lines.append(f"bundle   {trained.bundle}\nsha256   {trained.sha256}")
+    return lines
+
+
+def _described(group: Subgroup) -> str:
+    if group.patients is None:
+        return "fewer than 11 patients"
+    return f"{group.patients} patients, AUROC {group.auroc}" if group.auroc else f"{group.patients} patients"

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medmm import bundle
+from medmm.errors import BundleError, OutputError
+
+
+def write(folder: Path) -> None:
+    with bundle.writing(folder) as place:
+        bundle.write_json(place / "bundle.json", {"name": "x"})
+        (place / "encoders").mkdir()
+        (place / "encoders" / "ct.onnx").write_bytes(b"graph")
+
+
+def test_a_bundle_as_written_verifies(tmp_path):
+    write(tmp_path / "bundle")
+    assert bundle.verify(tmp_path / "bundle") == bundle.verify(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("damage", ["changed", "added", "missing", "renamed"])
+def test_a_damaged_bundle_is_refused_by_name(tmp_path, damage):
+    folder = tmp_path / "bundle"
+    write(folder)
+    graph = folder / "encoders" / "ct.onnx"
+    if damage == "changed":
+        graph.write_bytes(b"grapH")
+    elif damage == "added":
+        (folder / "encoders" / "extra.onnx").write_bytes(b"")
+    elif damage == "missing":
+        graph.unlink()
+    else:
+        graph.rename(folder / "encoders" / "mr.onnx")
+    with pytest.raises(BundleError, match=r"encoders/.*\.onnx"):
+        bundle.verify(folder)
+
+
+def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
+    with pytest.raises(BundleError, match="is not a bundle"):
+        bundle.load(tmp_path)
+
+
+def test_a_killed_writer_leaves_nothing(tmp_path):
+    def killed() -> None:
+        with bundle.writing(tmp_path / "bundle") as place:
+            (place / "bundle.json").write_text("{}")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        killed()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_a_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write a bundle"):
+        write(tmp_path / "file" / "bundle")
+
+
+def test_json_that_is_not_finite_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="Out of range"):
+        bundle.write_json(tmp_path / "metrics.json", {"auroc": float("nan")})
+
+
+def test_another_schema_is_refused(tmp_path):
+    with bundle.writing(tmp_path / "bundle") as place:
+        for name in ("bundle", "preprocess", "calibration", "metrics"):
+            (place / f"{name}.json").write_text(json.dumps({"schema_version": 99}))
+    with pytest.raises(BundleError, match="another version of medmm"):
+        bundle.load(tmp_path / "bundle")
