@@ -103,7 +103,7 @@ def look_back(
     counts = {"used": used, "duplicate": fine - picks, "not chosen": picks - used, **by_fate, **fates}
     undated = sum(value.undated for row in rows.values() for value in row.values())
     if not restricted:
-        _check_share(engine, spec, list(inputs), unparsable)
+        _check_share(engine, spec, inputs, unparsable)
     met = {fate: count for fate, count in counts.items() if count or fate == "used"}
     return Results(rows, met, total, undated, unparsable)
 
@@ -220,7 +220,7 @@ def _read(
     )
     engine.run(
         "CREATE OR REPLACE TEMP TABLE candidate AS SELECT subject, result, rank, offset_days, number,"
-        " comparator, shown, CASE WHEN fate IN ('later', 'withdrawn') THEN fate"
+        " comparator, shown, unit, CASE WHEN fate IN ('later', 'withdrawn') THEN fate"
         " WHEN cell_fate IN ('missing', 'unparsable', 'without a unit') THEN cell_fate"
         " WHEN fate <> '' THEN fate ELSE cell_fate END AS fate"
         " FROM candidate LEFT JOIN cell USING (result, value, unit)"
@@ -250,10 +250,10 @@ def _cell(
     if not meant and result.unit is not None and not isinstance(spec.no_unit, AssumeKnown):
         return None, "", shown, "without a unit"
     try:
-        scale = factor(meant, result.unit, molar_mass_g_per_mol=result.molar_mass_g_per_mol) if meant else 1.0
+        scale = _scale(result, meant)
     except DataError:
         return None, "", shown, "unparsable"
-    value = read_number(text, result.plausible, result.limits, scale or 1.0)
+    value = read_number(text, result.plausible, result.limits, scale)
     fate = {
         Status.KNOWN: "",
         Status.MISSING: "without a limit",
@@ -262,6 +262,13 @@ def _cell(
     }[value.status]
     number = value.value if isinstance(value.value, float) else None
     return number, value.comparator, shown, fate
+
+
+def _scale(result: ResultSpec, meant: str) -> float:
+    """What a number in the unit ``meant`` is multiplied by; 1.0 where it has none, or none is declared."""
+    if not meant or result.unit is None:
+        return 1.0
+    return factor(meant, result.unit, molar_mass_g_per_mol=result.molar_mass_g_per_mol)
 
 
 _EXTREME = (
@@ -346,16 +353,33 @@ def _explain_absences(
 
 
 def _check_share(
-    engine: Engine, spec: Biomarkers, names: Sequence[str], unparsable: Mapping[str, Mapping[str, int]]
+    engine: Engine,
+    spec: Biomarkers,
+    inputs: Mapping[str, ResultSpec],
+    unparsable: Mapping[str, Mapping[str, int]],
 ) -> None:
     rows = engine.rows(
-        "SELECT result, count(*) FROM candidate WHERE fate NOT IN ('later', 'missing') GROUP BY result"
+        "SELECT result, count(*), list(DISTINCT unit ORDER BY unit) FILTER (fate = 'unparsable')"
+        " FROM candidate WHERE fate NOT IN ('later', 'missing') GROUP BY result ORDER BY result"
     )
-    for result, readable in rows:
-        bad = sum(unparsable.get(names[result], {}).values())
+    for result, readable, units in rows:
+        name = list(inputs)[result]
+        bad = sum(unparsable.get(name, {}).values())
         if bad > spec.max_unparsable * readable:
+            why = [
+                complaint for unit in units or () if (complaint := _unit_complaint(inputs[name], spec, unit))
+            ]
             raise DataError(
-                f"biomarkers.{names[result]}: {bad} of {readable} results in {spec.table} cannot be read"
-                f" (number or unit), more than the declared {spec.max_unparsable:.0%}; map units under"
-                " `units:`, declare `missing_codes`, or raise `max_unparsable`"
+                f"biomarkers.{name}: {bad} of {readable} results in {spec.table} cannot be read, more than"
+                f" the declared {spec.max_unparsable:.0%}; "
+                + (why[0] if why else "declare `missing_codes` or `no_unit`, or raise `max_unparsable`")
             )
+
+
+def _unit_complaint(result: ResultSpec, spec: Biomarkers, unit: str) -> str:
+    meant = spec.units.get(unit, unit)
+    try:
+        _scale(result, meant)
+    except DataError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,224 @@
+"""What a column or table probably is, by its name and its words; what is not plain becomes a question."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medmm.cohort.draft.profile import Column, Sheet, Survey, words_of
+
+CONSEQUENCE = re.compile(
+    r"post|follow|discharge|death|dead|died|surviv|mortal|vital_|icu|(^|_)los($|_)|length_of_stay|hospitali[sz]"
+    r"|outcome|histolog|histopath|patholog|biops|isup|gleason|(^|_)(grade|stage|t_stage|n_stage|m_stage)|readmi|recur"
+    r"|complication|lesion|pirads|birads|diagnos|treat|therap|surg|operat|at_index|n_images|has_imag|num_images",
+    re.IGNORECASE,
+)
+"""Names of what is usually known, decided or counted after the moment of a prediction."""
+LABELS = re.compile(r"label|outcome|target|truth|ground", re.IGNORECASE)
+SITE = re.compile(r"^(center|centre|site|hospital|institution|clinic|facility)(_|$)", re.IGNORECASE)
+UNITS: Mapping[str, str] = {
+    r"^age(_|$)|_age(_|$)|^age_at": "a",
+    r"_kg$|^weight$": "kg",
+    r"_cm$|^height$": "cm",
+    r"_mm$": "mm",
+    r"^bmi$|body_mass_index": "kg/m2",
+    r"^days_|_days$": "d",
+}
+"""What a name says of its unit."""
+MOLAR_MASS_G_PER_MOL: Mapping[str, float] = {
+    "2345-7": 180.156,  # glucose
+    "2339-0": 180.156,
+    "2160-0": 113.12,  # creatinine
+    "2093-3": 386.65,  # cholesterol
+    "1975-2": 584.66,  # bilirubin
+    "17861-6": 40.078,  # calcium
+}
+"""By LOINC code, of analytes that laboratories report in mass as often as in moles (IUPAC atomic weights)."""
+PROSE = 0.5
+"""A column of which more than this share is sentences is free text."""
+SOME_NUMBERS = 0.2
+"""A column of numbers and words is a number when at least this share of it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One drafted line: a value, and the question that a person must answer, if there is one."""
+
+    value: Any
+    question: str = ""
+
+
+def field(column: Column) -> Line:
+    """Draft one column of the table of records."""
+    never = _never(column)
+    if never is not None:
+        return never
+    if column.is_date:
+        return Line({"role": "time", "kind": "date"}, "a date: an `input` counts its days, if it was known")
+    if SITE.search(column.name):
+        return Line({"role": "subgroup", "kind": "category"})
+    named = re.search(r"(^|_)(id|uid|number|nr)$", column.name, re.IGNORECASE)
+    if named or (column.is_unique and not column.is_number):
+        return Line({"role": "key"})
+    return _input(column)
+
+
+def _never(column: Column) -> Line | None:
+    """A column that no model sees until a person says otherwise."""
+    if column.filled == 0:
+        return Line({"role": "never", "why": "empty throughout"})
+    if column.distinct == 1:
+        return Line({"role": "never", "why": "everybody has the same value"})
+    if CONSEQUENCE.search(column.name):
+        why = "its name sounds like something known after the prediction time"
+        return Line({"role": "never", "why": why}, "was it known at the prediction time? then `input`")
+    if column.prose > PROSE * column.filled and not column.words:
+        return Line({"role": "never", "why": "free text"}, "free text: may a model see it?")
+    return None
+
+
+def _input(column: Column) -> Line:
+    if column.is_flag:
+        return Line({"role": "input", "kind": "flag"})
+    unit = next((unit for pattern, unit in UNITS.items() if re.search(pattern, column.name, re.I)), None)
+    number = {"role": "input", "kind": "number"} | ({"unit": unit} if unit else {})
+    if column.others and column.numbers >= SOME_NUMBERS * column.filled:
+        return Line(
+            number | {"missing_codes": list(column.others)}, "do these words all mean that it is missing?"
+        )
+    if column.is_number:
+        return Line(number)
+    if column.words:
+        return Line({"role": "input", "kind": "category"})
+    why = f"{column.distinct} different words"
+    return Line({"role": "never", "why": why}, f"{why}: is it a category, a number, an id or free text?")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Which table is what.
+
+    Attributes:
+        records: the wide table of fields, None when no table has one row per subject.
+        results: the long table of results, with the columns it needs.
+        notes: the long table of free text.
+        labels: tables that may hold the outcome.
+        others: the rest, and why no model sees them.
+    """
+
+    records: Sheet | None
+    results: tuple[Sheet, dict[str, str]] | None
+    notes: tuple[Sheet, dict[str, str]] | None
+    labels: tuple[Sheet, ...]
+    others: Mapping[str, Line]
+
+
+def parts(survey: Survey) -> Parts:
+    """Tell the tables apart."""
+    wide: list[Sheet] = []
+    long: list[Sheet] = []
+    others: dict[str, Line] = {}
+    for sheet in survey.sheets:
+        column = sheet.columns.get(survey.id)
+        if column is None:
+            others[sheet.name] = Line("it has no column of subject ids", "what is this table?")
+        elif CONSEQUENCE.search(sheet.name) and not LABELS.search(sheet.name):
+            others[sheet.name] = Line("its name sounds like the time after", "is any of it known in time?")
+        else:
+            (wide if column.is_unique else long).append(sheet)
+    labels = tuple(sheet for sheet in wide if LABELS.search(sheet.name))
+    records = max(
+        (sheet for sheet in wide if sheet not in labels), key=lambda s: (len(s.columns), s.name), default=None
+    )
+    results = next(((s, m) for s in long if (m := result_columns(s)) is not None), None)
+    notes = next(((s, m) for s in long if not _is(s, results) and (m := note_columns(s)) is not None), None)
+    for sheet in (*wide, *long):
+        if sheet is not records and sheet not in labels and not _is(sheet, results) and not _is(sheet, notes):
+            others[sheet.name] = Line("not understood by the draft", "what is this table?")
+    return Parts(records, results, notes, labels, others)
+
+
+def _is(sheet: Sheet, found: tuple[Sheet, dict[str, str]] | None) -> bool:
+    return found is not None and sheet is found[0]
+
+
+_RESULT_WORDS: Mapping[str, str] = {
+    "code": r"^(loinc|code|test_code|item_?id|itemcode)$",
+    "name": r"^(name|test|test_name|analyte|item|parameter|label)$",
+    "value": r"^(value|result|numeric_value|valuenum|result_value)$",
+    "unit": r"^(unit|units|valueuom|uom)$",
+    "time": r"(collected|taken|drawn|charttime|sampled|observed|time|date)",
+    "day": r"^(days?_|day$|offset_?days|rel_?day)",
+    "available_at": r"(available|resulted|reported|storetime|issued|validated)",
+    "status": r"^(status|result_status)$",
+}
+
+
+def result_columns(sheet: Sheet) -> dict[str, str] | None:
+    """Return which column of a long table of results holds what, or None when it is no such table."""
+    found: dict[str, str] = {}
+    for part, pattern in _RESULT_WORDS.items():
+        for name, column in sheet.columns.items():
+            clocks = part not in ("time", "available_at") or column.is_date or column.filled == 0
+            if name not in found.values() and re.search(pattern, name, re.IGNORECASE) and clocks:
+                found[part] = name
+                break
+    return found if "value" in found and ("code" in found or "name" in found) else None
+
+
+def note_columns(sheet: Sheet) -> dict[str, str] | None:
+    """Return which column of a table of notes holds what, or None when it is no such table."""
+    text = next((c.name for c in sheet.columns.values() if c.prose > PROSE * c.filled), None)
+    if text is None:
+        return None
+    time = next((c.name for c in sheet.columns.values() if c.is_date), None)
+    return {"text": text} | ({"time": time} if time else {})
+
+
+def outcomes(sheet: Sheet, survey: Survey) -> dict[str, Column]:
+    """Return the columns that could be a binary outcome."""
+    return {
+        name: column for name, column in sheet.columns.items() if name != survey.id and len(column.words) == 2
+    }
+
+
+def positive_of(column: Column) -> Any:
+    """Return the word of two that more often means that something is there."""
+    for word in column.words:
+        if word.lower() in ("1", "1.0", "yes", "true", "positive", "y", "t", "malignant"):
+            return int(word) if word.isdigit() else word
+    return column.words[-1]
+
+
+def clock(records: Sheet | None, survey: Survey) -> tuple[str, int, int] | None:
+    """Return the column of the records that could be the prediction time, and how often it is a StudyDate.
+
+    Of several dates the one that equals the most StudyDates is taken; (name, equal, compared).
+    """
+    dates = [
+        c
+        for c in (records.columns.values() if records else ())
+        if c.is_date and not CONSEQUENCE.search(c.name)
+    ]
+    if not dates or records is None:
+        return None
+    studied = {
+        entry.patient_id: entry.study_date for folder in survey.folders for entry in folder.index.series
+    }
+    best = None
+    for column in dates:
+        equal, compared = _same_days(records, column, survey, studied)
+        if best is None or equal > best[1]:
+            best = (column.name, equal, compared)
+    return best
+
+
+def _same_days(records: Sheet, column: Column, survey: Survey, studied: Mapping[str, str]) -> tuple[int, int]:
+    compared = equal = 0
+    for (subject, text), _ in words_of(survey.root, records.name, [survey.id, column.name], limit=None):
+        if studied.get(subject):
+            compared += 1
+            equal += text[:10].replace("-", "") == studied[subject]
+    return equal, compared

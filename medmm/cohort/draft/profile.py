@@ -1,0 +1,237 @@
+"""What a folder of data holds, looked at and not yet understood: columns, ids, series."""
+
+# ruff: noqa: S608 - identifiers and literals go through quoted() and literal()
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medmm.cohort.values import FLAG_WORDS
+from medmm.errors import DataError
+from medmm.sources.duck import Engine, quoted
+from medmm.sources.tables import SUFFIXES, open_table
+
+if TYPE_CHECKING:
+    from medmm.dicom.index import Index, SeriesEntry
+
+RADIOGRAPHS = ("CR", "DX", "RG")
+"""Modalities of the same picture: the cassette decides which."""
+FEW_WORDS = 20
+"""A column of at most so many different words is a category."""
+FEW_OTHERS = 3
+"""A column of numbers and at most so many other words is a number with words for "missing"."""
+_DIGITS = r"(([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]*)?|\.[0-9]+)"
+_NUMBER = rf"[<>]?=? ?[+-]?{_DIGITS}([eE][+-]?[0-9]+)?( ?[HLNA]{{1,2}})?|[+-]?inf"
+_DATE = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        filled: cells that hold something.
+        distinct: different words among them.
+        numbers: cells that read as a number.
+        dates: cells that read as an ISO 8601 date or datetime.
+        times: dates with a time of day.
+        prose: cells of three words or more.
+        words: the different words, sorted, where there are at most :data:`FEW_WORDS`.
+        others: in a column with numbers, the other words, where there are at most :data:`FEW_OTHERS`.
+    """
+
+    name: str
+    rows: int
+    filled: int
+    distinct: int
+    numbers: int
+    dates: int
+    times: int
+    prose: int
+    words: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    @property
+    def is_number(self) -> bool:
+        """Whether nearly every cell reads as a number."""
+        return self.filled > 0 and self.numbers >= 0.95 * self.filled
+
+    @property
+    def is_date(self) -> bool:
+        """Whether nearly every cell reads as a date."""
+        return self.filled > 0 and self.dates >= 0.95 * self.filled
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it holds two words of yes and no."""
+        return len(self.words) == 2 and all(word.lower() in FLAG_WORDS for word in self.words)
+
+    @property
+    def is_unique(self) -> bool:
+        """Whether every row has a word of its own."""
+        return self.rows > 1 and self.filled == self.distinct == self.rows
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One table of the folder."""
+
+    name: str
+    rows: int
+    columns: Mapping[str, Column]
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """One folder that holds DICOM series."""
+
+    name: str
+    index: Index
+
+    @property
+    def patient_ids(self) -> set[str]:
+        """Every PatientID in it."""
+        return {entry.patient_id for entry in self.index.series if entry.patient_id}
+
+    def by_modality(self) -> dict[str, list[SeriesEntry]]:
+        """Return its series, localizers left out, by modality; radiographs of any kind are one, ""."""
+        groups: dict[str, list[SeriesEntry]] = {}
+        for entry in self.index.series:
+            if "LOCALIZER" not in (part.upper() for part in entry.image_type):
+                groups.setdefault(entry.modality, []).append(entry)
+        if len(groups) > 1 and set(groups) <= set(RADIOGRAPHS):
+            return {"": [entry for entries in groups.values() for entry in entries]}
+        return dict(sorted(groups.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Everything that was found.
+
+    Attributes:
+        id: the column that names the subjects, or "" when none does.
+        subjects: its different words in the table that has most of them.
+        imaged: PatientIDs of the DICOM folders, and how many of them are subjects.
+        unreadable: tables that could not be read, and why.
+    """
+
+    root: Path
+    sheets: tuple[Sheet, ...]
+    folders: tuple[Folder, ...]
+    id: str
+    subjects: frozenset[str]
+    imaged: tuple[int, int]
+    unreadable: Mapping[str, str]
+
+
+def survey(root: Path, *, progress: Callable[[int, int], None] | None = None) -> Survey:
+    """Look at every table and every DICOM folder directly inside ``root``.
+
+    Raises:
+        DataError: if it is no folder, or holds no table.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder; name the folder that holds the tables and the DICOM files")
+    sheets, unreadable = [], {}
+    with Engine() as engine:
+        for path in sorted(root.iterdir()):
+            if path.is_file() and path.suffix.lower() in SUFFIXES:
+                try:
+                    sheets.append(_sheet(engine, root, path.name))
+                except DataError as error:
+                    unreadable[path.name] = str(error)
+        folders = tuple(_folders(root, progress))
+        patient_ids = {i for folder in folders for i in folder.patient_ids}
+        column, subjects = _subjects(engine, root, sheets, patient_ids)
+    if not sheets:
+        raise DataError(f"{root} holds no table ({', '.join(SUFFIXES)}); medmm joins images to at least one")
+    matched = len(patient_ids & subjects)
+    return Survey(
+        root, tuple(sheets), folders, column, frozenset(subjects), (len(patient_ids), matched), unreadable
+    )
+
+
+def words_of(
+    root: Path, table: str, columns: Sequence[str], *, limit: int | None = 500
+) -> list[tuple[tuple[str, ...], int]]:
+    """Return the different combinations of some columns and how many rows have each, most frequent first."""
+    with Engine() as engine:
+        sheet = open_table(engine, root, table)
+        listed = ", ".join(f"coalesce(trim({quoted(column)}), '')" for column in columns)
+        rows = engine.rows(
+            f"SELECT {listed}, count(*) AS n FROM {sheet.relation} GROUP BY ALL ORDER BY n DESC, 1"
+            + (f" LIMIT {limit}" if limit else ""),
+            what=table,
+        )
+    return [(tuple(row[:-1]), row[-1]) for row in rows]
+
+
+def _sheet(engine: Engine, root: Path, name: str) -> Sheet:
+    table = open_table(engine, root, name)
+    measures = "".join(
+        f", count({c}), count(DISTINCT {c}), count({c}) FILTER (regexp_full_match({c}, '{_NUMBER}')),"
+        f" count({c}) FILTER (regexp_full_match({c}, '{_DATE}')),"
+        f" count({c}) FILTER (regexp_full_match({c}, '{_DATE}') AND length({c}) > 10),"
+        f" count({c}) FILTER (regexp_matches({c}, '[^ ] [^ ]+ [^ ]'))"
+        for c in (f"c{place}" for place in range(len(table.columns)))
+    )
+    cells = ", ".join(f"nullif(trim({quoted(c)}), '') AS c{place}" for place, c in enumerate(table.columns))
+    row = engine.rows(f"SELECT count(*){measures} FROM (SELECT {cells} FROM {table.relation})", what=name)[0]
+    columns = {}
+    for place, column in enumerate(table.columns):
+        filled, distinct, numbers, dates, times, prose = row[1 + 6 * place : 7 + 6 * place]
+        cell = f"(SELECT DISTINCT trim({quoted(column)}) AS w FROM {table.relation}) WHERE w <> ''"
+        words, others = [], []
+        if 0 < distinct <= FEW_WORDS:
+            words = [word for (word,) in engine.rows(f"SELECT w FROM {cell} ORDER BY w")]
+        if 0 < numbers < filled:
+            rest = f"{cell} AND NOT regexp_full_match(w, '{_NUMBER}') ORDER BY w LIMIT {FEW_OTHERS + 1}"
+            others = [word for (word,) in engine.rows(f"SELECT w FROM {rest}")]
+        told = tuple(others) if len(others) <= FEW_OTHERS else ()
+        columns[column] = Column(
+            column, row[0], filled, distinct, numbers, dates, times, prose, tuple(words), told
+        )
+    return Sheet(name, row[0], columns)
+
+
+def _folders(root: Path, progress: Callable[[int, int], None] | None) -> list[Folder]:
+    from medmm.dicom.index import scan
+
+    found = []
+    for path in sorted(root.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            index = scan(path, progress=progress)
+            if index.series:
+                found.append(Folder(path.name, index))
+    return found
+
+
+def _subjects(
+    engine: Engine, root: Path, sheets: Sequence[Sheet], patient_ids: set[str]
+) -> tuple[str, set[str]]:
+    """Find the column that names the subjects: in most tables, and matching the PatientIDs."""
+    tables = Counter(name for sheet in sheets for name in sheet.columns)
+    best: tuple[tuple[int, int, int], str, set[str]] = ((0, 0, 0), "", set())
+    for sheet in sheets:
+        for column in sheet.columns.values():
+            named = bool(
+                re.search(
+                    r"(^|_)(patient|subject|case|person|participant|mrn|pid|id)(_|$|id)", column.name, re.I
+                )
+            )
+            if column.filled < column.rows or not (named or tables[column.name] > 1) or column.is_date:
+                continue
+            words = _distinct(engine, root, sheet.name, column.name)
+            score = (len(words & patient_ids), tables[column.name] + named, len(words))
+            if score > best[0]:
+                best = (score, column.name, words)
+    return best[1], best[2]
+
+
+def _distinct(engine: Engine, root: Path, table: str, column: str) -> set[str]:
+    sheet = open_table(engine, root, table)
+    return {row[0] for row in engine.rows(f"SELECT DISTINCT trim({quoted(column)}) FROM {sheet.relation}")}

@@ -1,0 +1,305 @@
+"""A draft as text: cohort.yaml and recipe.yaml, one line per decision, questions marked `# ?`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medmm.cohort.draft import guess
+from medmm.cohort.draft.guess import Line, Parts
+from medmm.cohort.draft.images import image_block, recipe_block
+from medmm.cohort.draft.profile import Column, Folder, Sheet, Survey, words_of
+from medmm.errors import DataError
+from medmm.units import check_unit, factor
+
+Lines = Iterator[str]
+
+
+def cohort_text(survey: Survey, parts: Parts, name: str) -> str:
+    """Return the drafted cohort.yaml."""
+    time = guess.clock(parts.records, survey)
+    lines = [
+        "schema_version: 1",
+        f"name: {name}",
+        "root: null # --root DIR or MEDMM_ROOT",
+        "",
+        *_subjects(survey, parts),
+        *_prediction_time(parts, time),
+        "",
+        *_outcomes(survey, parts),
+        *_records(survey, parts, time[0] if time else None),
+        *_biomarkers(survey, parts, dated=time is not None),
+        *_notes(parts, dated=time is not None),
+        *_images(survey, dated=time is not None),
+        *_never(survey, parts),
+        *_splits(survey, parts),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def recipe_text(survey: Survey, parts: Parts, name: str, cohort: str) -> str:
+    """Return the drafted recipe.yaml."""
+    candidates = [column for sheet in parts.labels for column in guess.outcomes(sheet, survey)]
+    question = "the one you predict, as in cohort.yaml" if len(candidates) != 1 else ""
+    lines = [
+        "schema_version: 1",
+        f"name: {re.sub(r'[^a-z0-9_]+', '_', name.lower())}",
+        _line(0, "question", "", "what does the model answer, in one sentence?"),
+        _line(0, "intended_use", "Research. Not for the care of patients."),
+        f"cohort: {flow(cohort)}",
+        _line(0, "outcome", candidates[0] if candidates else "outcome", question),
+        "modalities:",
+    ]
+    for folder in survey.folders:
+        for modality, entries in folder.by_modality().items():
+            lines.append(_line(1, _block_name(folder, modality, survey), recipe_block(folder, entries)))
+    if parts.records is not None:
+        lines.append(_line(1, "records", {"kind": "records"}))
+    if parts.results is not None:
+        lines.append(_line(1, "biomarkers", {"kind": "biomarkers"}))
+    lines += ["fusion: {kind: late_stack}", "final_model: fold_ensemble", "seed: 0"]
+    return "\n".join(lines) + "\n"
+
+
+def flow(value: Any) -> str:
+    """Return a value as YAML on one line."""
+    text: str = yaml.safe_dump(
+        value, default_flow_style=True, sort_keys=False, width=1 << 20, allow_unicode=True
+    )
+    return text.removesuffix("\n").removesuffix("\n...").strip()
+
+
+def _line(depth: int, key: str, value: Any, question: str = "") -> str:
+    return f"{'  ' * depth}{flow(key)}: {flow(value)}" + (f" # ? {question}" if question else "")
+
+
+def _drafted(depth: int, key: str, line: Line) -> str:
+    return _line(depth, key, line.value, line.question)
+
+
+def _subjects(survey: Survey, parts: Parts) -> Lines:
+    table = parts.records.name if parts.records else (survey.sheets[0].name if survey.sheets else "")
+    question = (
+        ""
+        if parts.records and survey.id
+        else "which table has one row per subject, and which column names it?"
+    )
+    yield _line(0, "subjects", {"table": table, "id": survey.id or "id"}, question)
+
+
+def _prediction_time(parts: Parts, time: tuple[str, int, int] | None) -> Lines:
+    if time is None or parts.records is None:
+        question = "what happens on day 0, up to which everything is known?"
+        yield _line(0, "prediction_time", {"day": 0}, question)
+        yield _line(
+            0, "same_day", {"index_study": "not_known", "results": "not_known"}, "is day 0 itself known?"
+        )
+        return
+    name, equal, compared = time
+    column = parts.records.columns[name]
+    resolution = "second" if column.times == column.filled else "day"
+    value = {"table": parts.records.name, "column": name, "resolution": resolution}
+    plain = compared > 0 and equal >= 0.95 * compared
+    yield _line(0, "prediction_time", value, "" if plain else "is everything to be used known by then?")
+    if plain:
+        yield f"# {name} is the StudyDate in {equal} of {compared}: the study of that day defines the moment"
+    known = "known" if plain else "not_known"
+    yield _line(0, "same_day", {"index_study": known, "results": "not_known"})
+
+
+def _outcomes(survey: Survey, parts: Parts) -> Lines:
+    found = [(sheet, column) for sheet in parts.labels for column in guess.outcomes(sheet, survey).values()]
+    if not found:
+        yield "outcomes: {} # ? which column of which table is the outcome, and which word is positive?"
+        yield ""
+        return
+    yield "outcomes:"
+    for sheet, column in found:
+        positive = guess.positive_of(column)
+        value = {"table": sheet.name, "kind": "binary", "positive": positive}
+        yield _line(1, slug(column.name), value | _column_key(column.name), "is this what you predict?")
+    yield ""
+
+
+def _column_key(name: str) -> dict[str, str]:
+    return {} if slug(name) == name else {"column": name}
+
+
+def _records(survey: Survey, parts: Parts, time: str | None) -> Lines:
+    if parts.records is None:
+        return
+    yield "records:"
+    yield _line(1, "table", parts.records.name)
+    yield "  fields:"
+    for name, column in parts.records.columns.items():
+        if name not in (survey.id, time):
+            yield _drafted(2, name, guess.field(column))
+    yield ""
+
+
+def _biomarkers(survey: Survey, parts: Parts, *, dated: bool) -> Lines:
+    if parts.results is None:
+        return
+    sheet, columns = parts.results
+    unused = "day" if dated else "time"
+    columns = {
+        part: name for part, name in columns.items() if part != unused and (dated or part != "available_at")
+    }
+    yield "biomarkers:"
+    yield _line(1, "table", sheet.name)
+    yield _line(1, "columns", columns)
+    when = sheet.columns.get(columns.get("time") or columns.get("day") or "")
+    missing = sheet.rows - (when.filled if when else 0)
+    if missing:
+        question = f"{missing} of {sheet.rows} results have no date; if known in time, {{assume_known: why}}"
+        yield _line(1, "undated", "refuse", question)
+    yield "  results:"
+    named: set[str] = set()
+    for (code, name), units in _results(survey, sheet, columns).items():
+        key = _unused(slug(name or code).lower(), named)
+        yield _drafted(2, key, _result(code, name, units))
+    yield ""
+
+
+def _results(
+    survey: Survey, sheet: Sheet, columns: Mapping[str, str]
+) -> dict[tuple[str, str], dict[str, int]]:
+    """Return the units, with their counts, of each result: by code, or by name where it has none."""
+    asked = [columns[part] for part in ("code", "name", "unit") if part in columns]
+    present = [part for part in ("code", "name", "unit") if part in columns]
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    names: dict[str, str] = {}
+    for words, count in words_of(survey.root, sheet.name, asked):
+        cell = dict(zip(present, words, strict=True))
+        code = cell.get("code", "")
+        name = names.setdefault(code, cell.get("name", "")) if code else cell.get("name", "")
+        units = found.setdefault((code, name), {})
+        units[cell.get("unit", "")] = units.get(cell.get("unit", ""), 0) + count
+    return found
+
+
+def _result(code: str, name: str, units: Mapping[str, int]) -> Line:
+    value: dict[str, Any] = {"role": "input"} | ({"code": code} if code else {"name": name})
+    stated = [unit for unit in units if unit]
+    label = {"label": name} if code and name else {}
+    if not stated:
+        return Line(value | label)
+    unit = stated[0]
+    try:
+        check_unit(unit)
+    except DataError:
+        why = f"the unit {unit!r} is not one that medmm knows"
+        return Line(value | {"role": "never", "why": why}, "map the unit under `units:`, or leave it out")
+    question = ""
+    molar = guess.MOLAR_MASS_G_PER_MOL.get(code)
+    for other in stated[1:]:
+        try:
+            factor(other, unit)
+        except DataError:
+            try:
+                factor(other, unit, molar_mass_g_per_mol=molar)
+                value["molar_mass_g_per_mol"] = molar
+            except DataError:
+                question = f"some are in {other!r}: map it under `units:`, or give molar_mass_g_per_mol"
+    if guess.CONSEQUENCE.search(name):
+        question = "its name sounds like the time after; was it known?"
+    return Line(value | {"unit": unit, "summary": "last"} | label, question)
+
+
+def _notes(parts: Parts, *, dated: bool) -> Lines:
+    if parts.notes is None:
+        return
+    sheet, columns = parts.notes
+    columns = columns if dated else {"text": columns["text"]}
+    yield "notes:"
+    yield _line(1, "table", sheet.name)
+    yield _line(1, "columns", columns)
+    yield ""
+
+
+def _images(survey: Survey, *, dated: bool) -> Lines:
+    blocks = [
+        (_block_name(folder, modality, survey), image_block(folder, modality, entries, dated=dated))
+        for folder in survey.folders
+        for modality, entries in folder.by_modality().items()
+    ]
+    if blocks:
+        yield "images:"
+        for name, line in blocks:
+            yield _drafted(1, name, line)
+        yield ""
+
+
+def _block_name(folder: Folder, modality: str, survey: Survey) -> str:
+    name = slug(modality or "radiograph").lower()
+    return name if len(survey.folders) == 1 else slug(f"{folder.name}_{name}")
+
+
+def _never(survey: Survey, parts: Parts) -> Lines:
+    if parts.others or survey.unreadable:
+        yield "never_tables:"
+        for table, line in parts.others.items():
+            yield _drafted(1, table, line)
+        for table in survey.unreadable:
+            yield _line(1, table, "it cannot be read", "repair it, or leave it out")
+        yield ""
+    columns = dict(_never_columns(survey, parts))
+    if columns:
+        yield "never_columns:"
+        for table, lines in columns.items():
+            yield f"  {flow(table)}:"
+            yield from (_drafted(2, name, line) for name, line in lines.items())
+        yield ""
+
+
+def _never_columns(survey: Survey, parts: Parts) -> Iterator[tuple[str, dict[str, Line]]]:
+    for sheet in parts.labels:
+        taken = {survey.id, *guess.outcomes(sheet, survey)}
+        lines = {n: _unmapped(c) for n, c in sheet.columns.items() if n not in taken}
+        if lines:
+            yield sheet.name, lines
+    dated = guess.clock(parts.records, survey) is not None
+    for found in (parts.results, parts.notes):
+        if found is not None:
+            sheet, columns = found
+            unused = {"day"} if dated else {"time", "available_at"}
+            taken = {survey.id, *(name for part, name in columns.items() if part not in unused)}
+            lines = {n: _unmapped(c) for n, c in sheet.columns.items() if n not in taken}
+            if lines:
+                yield sheet.name, lines
+
+
+def _unmapped(column: Column) -> Line:
+    if column.filled == 0:
+        return Line("empty throughout")
+    return Line("not mapped to anything", "is it needed?")
+
+
+def _splits(survey: Survey, parts: Parts) -> Lines:
+    found = [slug(c) for sheet in parts.labels for c in guess.outcomes(sheet, survey)][:1]
+    found += [_block_name(f, m, survey) for f in survey.folders for m in f.by_modality()]
+    yield _line(0, "splits", {"by": "patient", "stratify": found, "folds": 5, "seed": 0})
+
+
+def slug(text: str) -> str:
+    """Return a text as a name that a specification accepts: letters, digits and underscores."""
+    words = re.sub(r"\[.*?\]|\(.*?\)", " ", text)
+    name = re.sub(r"[^A-Za-z0-9]+", "_", words).strip("_")[:40].strip("_")
+    return name if re.match(r"[A-Za-z]", name) else f"x_{name}".rstrip("_")
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    unique = next(n for n in (name, *(f"{name}_{i}" for i in range(2, 1000))) if n not in taken)
+    taken.add(unique)
+    return unique
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that must not exist yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)

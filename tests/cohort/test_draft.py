@@ -1,0 +1,144 @@
+"""A draft writes what is plain and asks the rest; answered, it loads and joins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from medmm.cohort.draft import draft
+from medmm.cohort.link import link
+from medmm.cohort.spec import load_spec
+from medmm.errors import ConfigError, DataError, OutputError
+
+NAMES = [f"P{n:03d}" for n in range(40)]
+
+
+def _folder(root: Path) -> Path:
+    data = root / "data"
+    data.mkdir()
+    records = ["patient_id,visit_date,age,sex,smoking_years,discharge_ward,site_name,height,comment,blank"]
+    for n, name in enumerate(NAMES):
+        years = "unknown" if n % 5 == 0 else str(n)
+        records.append(
+            f"{name},2024-03-{1 + n % 28:02d},{40 + n},{'mf'[n % 2]},{years},w{n},x,{150 + n},a note of {n},"
+        )
+    (data / "records.csv").write_text("\n".join(records) + "\n")
+    labels = ["patient_id,ill,died_on", *(f"{name},{n % 2},2024-05-01" for n, name in enumerate(NAMES))]
+    (data / "labels.csv").write_text("\n".join(labels) + "\n")
+    results = ["patient_id,code,name,value,unit,collected_at,ward"]
+    for n, name in enumerate(NAMES):
+        results.append(f"{name},2345-7,Glucose,{5 + n / 10},{'mmol/L' if n % 2 else 'mg/dL'},2024-02-01,a")
+        results.append(f"{name},,Oddity,1,furlong,,a")
+    (data / "results.csv").write_text("\n".join(results) + "\n")
+    (data / "followup.csv").write_text("patient_id,x\nP000,1\n")
+    (data / "misc.csv").write_text("thing,x\na,1\n")
+    (data / "broken.csv").write_text("")
+    return data
+
+
+def _answered(path: Path) -> dict[str, Any]:
+    text = re.sub(r"\s*# \?.*", "", path.read_text(encoding="utf-8"))
+    path.write_text(text, encoding="utf-8")
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
+def test_what_is_plain_is_written_and_the_rest_is_asked(tmp_path: Path) -> None:
+    data = _folder(tmp_path)
+    out, pipeline = tmp_path / "cohorts" / "mine", tmp_path / "pipelines" / "mine"
+    found = draft(data, out, pipeline=pipeline)
+    assert found.lines()[0].startswith("40 subjects; no DICOM folder; ")
+    with pytest.raises(ConfigError, match=f"{len(found.questions)} questions for you"):
+        load_spec(out)
+    asked = {
+        line.split(":")[0].strip()
+        for line in out.joinpath("cohort.yaml").read_text().splitlines()
+        if "# ?" in line
+    }
+    assert {
+        "ill",
+        "discharge_ward",
+        "smoking_years",
+        "oddity",
+        "followup.csv",
+        "misc.csv",
+        "broken.csv",
+    } <= asked
+    assert {"died_on", "ward", "undated", "prediction_time"} <= asked
+    assert not {"age", "sex", "height", "blank", "glucose"} & asked
+    spec = _answered(out / "cohort.yaml")
+    fields = spec["records"]["fields"]
+    assert fields["age"] == {"role": "input", "kind": "number", "unit": "a"}
+    assert fields["height"] == {"role": "input", "kind": "number", "unit": "cm"}
+    assert fields["smoking_years"]["missing_codes"] == ["unknown"]
+    assert [fields[name]["role"] for name in ("sex", "discharge_ward", "comment", "blank", "site_name")] == [
+        "input",
+        "never",
+        "never",
+        "never",
+        "never",
+    ]
+    results = spec["biomarkers"]["results"]
+    assert results["glucose"]["molar_mass_g_per_mol"] == 180.156
+    assert results["oddity"]["role"] == "never"
+    recipe = _answered(pipeline / "recipe.yaml")
+    assert (recipe["cohort"], recipe["outcome"]) == ("../../cohorts/mine", "ill")
+
+
+def test_an_answered_draft_joins(tmp_path: Path) -> None:
+    data, out = _folder(tmp_path), tmp_path / "mine"
+    draft(data, out)
+    _answered(out / "cohort.yaml")
+    cohort = link(load_spec(out), data, key=b"k" * 32)
+    assert len(cohort.patients) == 40
+    assert cohort.flow.results.parts == {"used": 40, "never": 40}
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    data, out = _folder(tmp_path), tmp_path / "mine"
+    draft(data, out)
+    before = (out / "cohort.yaml").read_bytes()
+    with pytest.raises(OutputError, match="exists already"):
+        draft(data, out)
+    assert (out / "cohort.yaml").read_bytes() == before
+
+
+def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no table"):
+        draft(tmp_path, tmp_path / "out")
+    with pytest.raises(DataError, match="is no folder"):
+        draft(tmp_path / "absent", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_hostile_column_names_stay_text(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    name = "a: {b} # ? [x] \"'; DROP TABLE t"
+    quoted = '"' + name.replace('"', '""') + '"'
+    rows = "".join(f"P{n},{n % 7},{n % 2}\n" for n in range(30))
+    (data / "records.csv").write_text(f"patient_id,{quoted},flag\n{rows}")
+    draft(data, tmp_path / "out")
+    text = (tmp_path / "out" / "cohort.yaml").read_text()
+    spec = yaml.safe_load(text)
+    assert name in spec["records"]["fields"]
+
+
+@pytest.mark.real
+def test_the_real_cohort_needs_few_answers(shared: Callable[[str], Path], tmp_path: Path) -> None:
+    data = shared("data/picai_psa")
+    found = draft(data, tmp_path / "picai", pipeline=tmp_path / "pipeline")
+    assert (found.subjects, found.imaged) == (1062, (431, 431))
+    assert found.lines()[0].startswith("1062 subjects; patient_id = DICOM PatientID in 431/431; ")
+    assert len(found.questions) <= 6
+    spec = _answered(tmp_path / "picai" / "cohort.yaml")
+    assert spec["prediction_time"] == {"table": "records.csv", "column": "mri_date", "resolution": "day"}
+    assert spec["images"]["mr"]["labels"] == [100, 200]
+    assert "post_index.csv" in spec["never_tables"]
+    cohort = link(load_spec(tmp_path / "picai"), data, key=b"k" * 32)
+    assert cohort.flow.files.parts["used"] == 7440
