@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -107,7 +107,7 @@ def init(
 
 
 @app.command(
-    epilog="Examples: medmm train pipelines/x --root DATA --dry-run · medmm train pipelines/x --resume runs/x-…"
+    epilog="Examples: medmm train PIPELINE --root DATA --dry-run · medmm train PIPELINE --resume RUN"
 )
 def train(
     pipeline: Pipeline,
@@ -123,6 +123,7 @@ def train(
 ) -> None:
     """Fit, judge, seal and track a model, and say whether the image earns its place."""
     from medmm import train as story
+    from medmm.tracking import store
 
     with _progress() as bars:
         planned = story.plan(pipeline, root=root, smoke=smoke, progress=bars)
@@ -140,7 +141,7 @@ def train(
         _next(
             f"medmm score {trained.bundle} --cohort {planned.folder}{where} --out scores.parquet",
             f"medmm explain {trained.bundle} --cohort {planned.folder}{where} --folds --out reports",
-            f"mlflow ui --backend-store-uri {story.tracking.store(runs)}",
+            f"mlflow ui --backend-store-uri {store(runs)}",
         )
 
 
@@ -265,9 +266,7 @@ def _progress() -> Iterator[Any]:
     tasks: dict[str, Any] = {}
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
 
-        def report(
-            stage: str, done: int | None = None, total: int | None = None
-        ) -> Callable[..., None] | None:
+        def report(stage: str, done: int | None = None, total: int | None = None) -> Any:
             if done is None:
                 return lambda done, total: report(stage, done, total)
             if stage not in tasks:

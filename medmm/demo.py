@@ -14,6 +14,7 @@ from medmm.errors import OutputError
 from medmm.explain import explain_cohort, explain_patients
 from medmm.outputs.table import write_scores
 from medmm.score import score
+from medmm.tracking import store
 
 Progress = Callable[[str, int, int], None]
 
@@ -57,7 +58,7 @@ def demo(folder: Path, *, patients: int, say: Callable[[str], None], progress: P
         say(f"     report   {page}")
     say(f"     scores   {folder / 'scores.parquet'}")
     return [
-        f"mlflow ui --backend-store-uri {training.tracking.store(runs)}   (every run, figure and model)",
+        f"mlflow ui --backend-store-uri {store(runs)}   (every run, figure and model)",
         f"medmm score {trained.bundle} --cohort {data} --root {data} --patient {highest.subject_id}",
         "medmm init YOUR_DATA --out cohorts/yours   (your own cohort)",
     ]

@@ -1,0 +1,353 @@
+"""A cohort's page, filled: how good the model is on these patients, for whom, and what it goes by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medmm.arrays import Float64, Ints
+from medmm.calibration import sigmoid
+from medmm.cohort.link import Cohort
+from medmm.errors import DataError
+from medmm.evaluation.calibrate import agreement, cross_fitted
+from medmm.evaluation.comparison import Verdict
+from medmm.evaluation.decisions import net_benefit, threshold_table
+from medmm.evaluation.discrimination import performance
+from medmm.evaluation.resampling import Estimate
+from medmm.evaluation.subgroups import Subgroup, availability, by_group
+from medmm.explain.explainer import Explained, Explainer, Training
+from medmm.explain.patient import estimate, label_of, provenance
+from medmm.report.cohort import (
+    CohortPage,
+    Group,
+    Histogram,
+    Missingness,
+    NetBenefit,
+    Share,
+    SwarmField,
+    Threshold,
+)
+from medmm.report.facts import FlowStep, Predictor
+from medmm.sample import Absence, Patient, SeriesSource
+from medmm.scorer import Observed
+
+Progress = Callable[[str, int, int], None]
+
+SWARM_PATIENTS = 200
+"""Patients whose fields are explained for a beeswarm; more dots say no more."""
+
+GRID = tuple(float(x) for x in np.linspace(0.05, 0.95, 19))
+"""Risks at which net benefit is drawn."""
+
+TABLE = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+"""Risks of the threshold table, besides the recipe's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The patients of a page and how they were scored.
+
+    Attributes:
+        logits: ``[patient]``, calibrated; of the folds' own models, or of the bundle.
+        folds: ``[patient]``; all 0 when the bundle scored them.
+        rivals: per other model, calibrated logits ``[patient]``, NaN where it cannot score.
+    """
+
+    patients: Sequence[Patient]
+    observed: Sequence[Observed]
+    labels: Float64
+    logits: Float64
+    folds: Ints
+    rivals: Mapping[str, Float64]
+
+
+def cohort_page(
+    explainer: Explainer, cohort: Cohort, *, held_out: bool, progress: Progress | None = None
+) -> CohortPage:
+    """Judge and explain the held-out patients, or the training patients out-of-fold.
+
+    Raises:
+        DataError: if nobody is held out, somebody held out was trained on, or the out-of-fold scores are
+            not at this site.
+    """
+    judged = _held_out(explainer, cohort, progress) if held_out else _out_of_fold(explainer, cohort, progress)
+    explained = _explained(explainer, judged, progress)
+    description, labels, risks = explainer.description, judged.labels, np.asarray(sigmoid(judged.logits))
+    return CohortPage(
+        title=description.name,
+        question=description.question,
+        intended_use=description.intended_use,
+        source="held-out patients" if held_out else "out-of-fold scores of the training patients",
+        patients=len(labels),
+        events=int(labels.sum()),
+        provenance=provenance(explainer),
+        flow=_flow(cohort, judged, held_out=held_out),
+        missingness=_missingness(explainer, judged),
+        predictors=_predictors(judged),
+        verdict=None if held_out else _verdict(explainer),
+        thresholds=_thresholds(explainer, labels, risks),
+        histogram=_histogram(labels, risks),
+        calibration=agreement(labels, judged.logits),
+        net_benefit=_net_benefit(judged, risks),
+        subgroups=_subgroups(cohort, judged),
+        patterns=_patterns(explainer, judged),
+        swarm=_swarm(explainer, explained),
+        shares=_shares(explainer, explained),
+        refused=tuple(sorted(_absences(judged).items())),
+    )
+
+
+def _held_out(explainer: Explainer, cohort: Cohort, progress: Progress | None) -> Judged:
+    outcome = explainer.description.outcome
+    patients = [p for p in cohort.patients if p.split == "held_out" and outcome in p.targets]
+    if not patients:
+        raise DataError(
+            f"cohort {cohort.spec.name} holds nobody out; `--folds` shows the out-of-fold figures"
+        )
+    seen = set(explainer.training.pseudonyms) if explainer.training else set()
+    both = sum(patient.pseudonym in seen for patient in patients)
+    if both:
+        raise DataError(
+            f"{both} patients held out now were trained on: the cohort has changed since training"
+        )
+    observed, logits = _observed(explainer, patients, progress)
+    scored = [index for index, logit in enumerate(logits) if np.isfinite(logit)]
+    return Judged(
+        patients=[patients[index] for index in scored],
+        observed=[observed[index] for index in scored],
+        labels=np.array([patients[index].targets[outcome] for index in scored]),
+        logits=np.asarray(explainer.bundle.calibration.apply(logits[scored])),
+        folds=np.zeros(len(scored), dtype=np.int64),
+        rivals={},
+    )
+
+
+def _out_of_fold(explainer: Explainer, cohort: Cohort, progress: Progress | None) -> Judged:
+    training: Training | None = explainer.training
+    if training is None:
+        raise DataError("out-of-fold scores stay where the model was trained; they are not in the bundle")
+    by_pseudonym = {patient.pseudonym: patient for patient in cohort.patients}
+    rows = np.array(
+        [
+            index
+            for index, name in enumerate(training.pseudonyms)
+            if name in by_pseudonym and np.isfinite(training.calibrated[index])
+        ]
+    )
+    patients = [by_pseudonym[training.pseudonyms[index]] for index in rows]
+    labels = np.array([patient.targets[explainer.description.outcome] for patient in patients])
+    observed, _ = _observed(explainer, patients, progress)
+    folds = training.folds[rows]
+    rivals = {
+        model: _calibrated(logits[rows], labels, folds)
+        for model, logits in training.logits.items()
+        if model != "fused"
+    }
+    return Judged(patients, observed, labels, training.calibrated[rows], folds, rivals)
+
+
+def _calibrated(logits: Float64, labels: Float64, folds: Ints) -> Float64:
+    calibrated = np.full(len(logits), np.nan)
+    known = np.isfinite(logits)
+    calibrated[known] = cross_fitted(logits[known], labels[known], folds[known])
+    return calibrated
+
+
+def _observed(
+    explainer: Explainer, patients: Sequence[Patient], progress: Progress | None
+) -> tuple[list[Observed], Float64]:
+    observed, logits = [], []
+    for done, patient in enumerate(patients):
+        found = explainer.scorer.observe(patient)
+        refused = explainer.scorer.refusal(found)
+        logits.append(np.nan if refused else explainer.scorer.logit(explainer.scorer.encode(found)))
+        observed.append(found)
+        if progress:
+            progress("scoring", done + 1, len(patients))
+    return observed, np.array(logits)
+
+
+def _explained(
+    explainer: Explainer, judged: Judged, progress: Progress | None
+) -> list[tuple[Observed, Explained]]:
+    """Explain up to 200 patients against the centroids, drawn by the recipe's seed."""
+    count = min(SWARM_PATIENTS, len(judged.observed))
+    order = np.random.default_rng(explainer.description.seed).permutation(len(judged.observed))[:count]
+    explained = []
+    for done, index in enumerate(np.sort(order)):
+        found = judged.observed[index]
+        explained.append((found, explainer.explain(found, explainer.centroids)))
+        if progress:
+            progress("explaining", done + 1, count)
+    return explained
+
+
+def _flow(cohort: Cohort, judged: Judged, *, held_out: bool) -> tuple[FlowStep, ...]:
+    subjects = cohort.flow.subjects
+    left = tuple((reason, count) for reason, count in subjects.parts.items() if reason != "kept")
+    kept = subjects.parts.get("kept", 0)
+    label = "held out and scored" if held_out else "trained on and scored out-of-fold"
+    others = kept - len(judged.patients)
+    return (
+        FlowStep("subjects in any source", subjects.total, left),
+        FlowStep(
+            "in the cohort", kept, (("in another split, or without label or data", others),) if others else ()
+        ),
+        FlowStep(label, len(judged.patients)),
+    )
+
+
+def _missingness(explainer: Explainer, judged: Judged) -> tuple[Missingness, ...]:
+    found = []
+    for name, modality in explainer.bundle.modalities.items():
+        rows = [patient.sources.get(name, Absence("not_in_cohort")) for patient in judged.patients]
+        tables = [row for row in rows if not isinstance(row, Absence | SeriesSource)]
+        if tables:
+            for key in tables[0]:
+                missing = sum(row[key].value is None for row in tables) + len(rows) - len(tables)
+                found.append(Missingness(label_of(modality.declaration, key), missing, len(rows), name))
+        else:
+            absent = sum(name in seen.absent for seen in judged.observed)
+            found.append(Missingness(name, absent, len(rows), name))
+    return tuple(found)
+
+
+def _predictors(judged: Judged) -> tuple[Predictor, ...]:
+    made = []
+    for name, logits in {"fused": judged.logits, **judged.rivals}.items():
+        rows = np.isfinite(logits)
+        labels = judged.labels[rows]
+        figures = performance(labels, logits[rows], judged.folds[rows])
+        made.append(
+            Predictor(
+                name, len(labels), int(labels.sum()), figures["auroc"], figures["auprc"], figures["brier"]
+            )
+        )
+    return tuple(made)
+
+
+def _verdict(explainer: Explainer) -> Verdict | None:
+    """Return the verdict of the training run, from the bundle's metrics."""
+    found = explainer.bundle.metrics["verdict"]
+    if not found:
+        return None
+    return Verdict(
+        word=found["word"],
+        patients=found["patients"],
+        events=found["events"],
+        aurocs=_estimates(found["aurocs"]),
+        differences=_estimates(found["differences"]),
+        margin=found["margin"],
+    )
+
+
+def _estimates(triples: Mapping[str, list[float | None]]) -> dict[str, Estimate]:
+    return {name: found for name, triple in triples.items() if (found := estimate(triple))}
+
+
+def _thresholds(explainer: Explainer, labels: Float64, risks: Float64) -> tuple[Threshold, ...]:
+    chosen = explainer.description.threshold
+    asked = sorted({*TABLE, *([chosen] if chosen else [])})
+    return tuple(
+        Threshold(
+            threshold=row.threshold,
+            sensitivity=row.sensitivity,
+            specificity=row.specificity,
+            ppv=row.ppv,
+            npv=row.npv,
+            above_per_100=row.above_per_100,
+            chosen=row.threshold == chosen,
+        )
+        for row in threshold_table(labels, risks, asked)
+    )
+
+
+def _histogram(labels: Float64, risks: Float64) -> Histogram:
+    edges = np.linspace(0, 1, 21)
+    without, having = (np.histogram(risks[labels == label], edges)[0].tolist() for label in (0, 1))
+    return Histogram(tuple(edges.tolist()), tuple(without), tuple(having))
+
+
+def _net_benefit(judged: Judged, risks: Float64) -> NetBenefit:
+    whole = {
+        name: x for name, x in judged.rivals.items() if np.isfinite(x).all() and name in ("tables", "trees")
+    }
+    asked = {"fused": risks, **{name: np.asarray(sigmoid(x)) for name, x in whole.items()}}
+    curves = net_benefit(judged.labels, asked, GRID)
+    return NetBenefit(GRID, {name: tuple(curve.tolist()) for name, curve in curves.items()})
+
+
+def _subgroups(cohort: Cohort, judged: Judged) -> tuple[Group, ...]:
+    groups: list[Group] = []
+    for family in cohort.spec.subgroups:
+        names = [patient.subgroups.get(family, "not recorded") for patient in judged.patients]
+        groups += [
+            _group(family, found) for found in by_group(judged.labels, judged.logits, names, judged.folds)
+        ]
+    return tuple(groups)
+
+
+def _patterns(explainer: Explainer, judged: Judged) -> tuple[Group, ...]:
+    names = explainer.description.modalities
+    present = np.array([[name in seen.inputs for name in names] for seen in judged.observed])
+    found = by_group(judged.labels, judged.logits, availability(present, names), judged.folds)
+    return tuple(_group("modalities available", group) for group in found)
+
+
+def _group(family: str, found: Subgroup) -> Group:
+    slope = found.agreement.slope if found.agreement and np.isfinite(found.agreement.slope.value) else None
+    return Group(family, found.category, found.patients or 0, found.events, found.auroc, slope)
+
+
+def _swarm(explainer: Explainer, explained: Sequence[tuple[Observed, Explained]]) -> tuple[SwarmField, ...]:
+    """Return every table field, most important first, with its value as a rank among these patients."""
+    fields = []
+    for name, modality in explainer.bundle.modalities.items():
+        shown = [(seen, parts.fields[name]) for seen, parts in explained if name in parts.fields]
+        for player in modality.players():
+            values = [part.values[part.names.index(player.name)] for _, part in shown]
+            numbers = [_number(seen, name, player.name) for seen, _ in shown]
+            fields.append(
+                SwarmField(label_of(modality.declaration, player.name), tuple(values), _ranks(numbers))
+            )
+    return tuple(sorted(fields, key=lambda field: -float(np.abs(field.attributions or (0.0,)).mean())))
+
+
+def _number(seen: Observed, name: str, field: str) -> float:
+    """Return the field's value as a number, NaN where it is missing or has no order."""
+    row = seen.patient.sources[name]
+    assert not isinstance(row, Absence | SeriesSource)
+    values = [value.value for key, value in row.items() if key.split(":", 1)[0] == field]
+    return float(values[0]) if isinstance(values[0], float | int) else float("nan")
+
+
+def _ranks(numbers: Sequence[float]) -> tuple[float | None, ...]:
+    values = np.asarray(numbers, dtype=np.float64)
+    known = np.sort(values[np.isfinite(values)])
+    if not len(known):
+        return (None,) * len(values)
+    places = (np.searchsorted(known, values, "left") + np.searchsorted(known, values, "right")) / (
+        2 * len(known)
+    )
+    return tuple(
+        float(place) if np.isfinite(value) else None for place, value in zip(places, values, strict=True)
+    )
+
+
+def _shares(explainer: Explainer, explained: Sequence[tuple[Observed, Explained]]) -> tuple[Share, ...]:
+    values = np.abs([parts.modalities.values for _, parts in explained])
+    return tuple(
+        Share(name, float(values[:, column].mean()), len(values))
+        for column, name in enumerate(explainer.description.modalities)
+    )
+
+
+def _absences(judged: Judged) -> Counter[str]:
+    return Counter(
+        f"{name}: {reason.replace('_', ' ')}"
+        for seen in judged.observed
+        for name, reason in seen.absent.items()
+    )
