@@ -72,12 +72,18 @@ def check(cohort: CohortFolder, root: Root = None) -> None:
     """Join the cohort and print who is in, what is missing and what looks wrong."""
     from medmm.cohort.check import check as inspect
     from medmm.cohort.link import link
-    from medmm.cohort.pseudonym import site_key
+    from medmm.cohort.site import index_cache, site_key
     from medmm.cohort.spec import data_root, load_spec
 
     spec = load_spec(cohort)
     with _progress() as bars:
-        linked = link(spec, data_root(spec, root), key=site_key(), progress=bars("scanning DICOM"))
+        linked = link(
+            spec,
+            data_root(spec, root),
+            key=site_key(),
+            index_cache=index_cache(),
+            progress=bars("scanning DICOM"),
+        )
     for line in inspect(linked).lines():
         out.print(line, markup=False)
     _next("medmm train pipelines/… --dry-run")

@@ -11,7 +11,7 @@ import numpy as np
 
 from medmm.bundle import Bundle, load
 from medmm.cohort.link import link
-from medmm.cohort.pseudonym import site_key
+from medmm.cohort.site import index_cache, site_key
 from medmm.cohort.spec import data_root, load_spec
 from medmm.cohort.split import assign, divide
 from medmm.errors import DataError
@@ -35,7 +35,7 @@ def evaluate(
     loaded = load(bundle)
     spec = load_spec(cohort)
     scanning = None if progress is None else lambda done, total: progress("scanning DICOM", done, total)
-    linked = link(spec, data_root(spec, root), key=site_key(), progress=scanning)
+    linked = link(spec, data_root(spec, root), key=site_key(), index_cache=index_cache(), progress=scanning)
     linked = assign(linked, divide(linked))
     outcome = loaded.description.outcome
     patients = [p for p in linked.patients if p.split == "held_out" and outcome in p.targets]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medmm.bundle import load
 from medmm.cohort.link import link
-from medmm.cohort.pseudonym import site_key
+from medmm.cohort.site import index_cache, site_key
 from medmm.cohort.spec import data_root, load_spec
 from medmm.errors import DataError, TooManyRefused
 from medmm.sample import Score
@@ -38,6 +38,7 @@ def score(
         spec,
         data_root(spec, root),
         key=site_key(),
+        index_cache=index_cache(),
         subjects=subjects,
         outcomes=False,
         progress=(lambda done, total: progress("scanning DICOM", done, total)) if progress else None,

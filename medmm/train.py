@@ -13,7 +13,7 @@ import numpy as np
 from medmm import tracking
 from medmm.arrays import Ints
 from medmm.cohort.link import Cohort, link
-from medmm.cohort.pseudonym import site_key
+from medmm.cohort.site import index_cache, site_key
 from medmm.cohort.spec import CohortSpec, data_root, load_spec
 from medmm.cohort.split import Splits, assign, divide
 from medmm.columns import ImageSpec
@@ -86,7 +86,7 @@ def plan(
     spec = load_spec(cohort_folder(recipe, pipeline))
     check_outcome(recipe, spec)
     scanning = None if progress is None else lambda done, total: progress("scanning DICOM", done, total)
-    linked = link(spec, data_root(spec, root), key=site_key(), progress=scanning)
+    linked = link(spec, data_root(spec, root), key=site_key(), index_cache=index_cache(), progress=scanning)
     splits = divide(linked)
     cohort = assign(linked, splits)
     patients = training_patients(cohort, recipe.outcome)

@@ -30,11 +30,11 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def own_site(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give every test a site key and a cache of its own; nothing of the user's is read or written."""
+@pytest.fixture(autouse=True, scope="session")
+def own_site(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Give the tests a site key and a cache of their own; nothing of the user's is read or written."""
     home = tmp_path_factory.getbasetemp() / "site"
-    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    os.environ["XDG_DATA_HOME"] = str(home / "data")
+    os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     for variable in ("MEDMM_ROOT", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(variable, raising=False)
+        os.environ.pop(variable, None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from medmm.cohort.flow import Account
 from medmm.cohort.images import Look, absence, acquired, choose, earliest_or_latest, look
 from medmm.cohort.moments import Moment
-from medmm.cohort.pseudonym import pseudonym
+from medmm.cohort.site import pseudonym
 from medmm.cohort.spec import CohortSpec
 from medmm.columns import ImageSpec
 from medmm.errors import DataError

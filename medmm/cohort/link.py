@@ -15,7 +15,7 @@ from medmm.cohort.flow import Account, Flow
 from medmm.cohort.moments import Moment
 from medmm.cohort.notes import account_notes
 from medmm.cohort.opened import Opened
-from medmm.cohort.pseudonym import pseudonym
+from medmm.cohort.site import pseudonym
 from medmm.cohort.spec import CohortSpec, Exclusion
 from medmm.cohort.window import Results, keys, look_back
 from medmm.columns import MISSING, FieldSpec, ResultSpec, Status, Value

@@ -75,8 +75,11 @@ class Opened:
             if part is not None
         }
         found = {i for table, column in sorted(wide_tables) for i in self._ids(table, column, unique=True)}
-        found |= {i for table, column in sorted(long_tables) for i in self._ids(table, column, unique=False)}
-        return found | set(self.wanted or ())
+        if self.wanted is not None:
+            return set(self.wanted)  # whatever a long table holds of them is asked for already
+        return found | {
+            i for table, column in sorted(long_tables) for i in self._ids(table, column, unique=False)
+        }
 
     def prediction_times(self, listed: Sequence[str]) -> tuple[dict[str, Moment], Counter[str]]:
         """Return the prediction time of each subject that has one, and how many came from where."""

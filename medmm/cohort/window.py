@@ -309,11 +309,12 @@ def _values(
         found = engine.rows(
             f"SELECT subject, count(*), {listed} FROM picked WHERE result = {place} GROUP BY subject"
         )
+        names = [(summary, key_of(name, result, summary)) for summary in result.summaries]
+        whole = bool({"mean", "count"} & set(result.summaries))
         for subject, count, *summaries in found:
             row = rows.setdefault(subject, {})
-            for summary, summarised in zip(result.summaries, summaries, strict=True):
-                row[key_of(name, result, summary)] = _value(summary, summarised)
-            whole = {"mean", "count"} & set(result.summaries)
+            for (summary, key), summarised in zip(names, summaries, strict=True):
+                row[key] = _value(summary, summarised)
             used += count if whole else len({summarised["o"] for summarised in summaries})
     _explain_absences(engine, inputs, rows)
     every = keys(dict(inputs))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medmm.bundle import load
 from medmm.cohort.link import Cohort, link
-from medmm.cohort.pseudonym import site_key
+from medmm.cohort.site import index_cache, site_key
 from medmm.cohort.spec import data_root, load_spec
 from medmm.cohort.split import assign, divide
 from medmm.errors import DataError
@@ -83,5 +83,11 @@ def _linked(
     spec = load_spec(cohort)
     scanning = None if progress is None else lambda done, total: progress("scanning DICOM", done, total)
     return link(
-        spec, data_root(spec, root), key=site_key(), subjects=subjects, outcomes=outcomes, progress=scanning
+        spec,
+        data_root(spec, root),
+        key=site_key(),
+        index_cache=index_cache(),
+        subjects=subjects,
+        outcomes=outcomes,
+        progress=scanning,
     )

@@ -25,6 +25,7 @@ from medmm.report.patient import (
     UsedSeries,
 )
 from medmm.report.waterfall import PlayerText, Waterfall
+from medmm.report.wording import with_unit
 from medmm.sample import Absence, Patient, SeriesSource, TableRow
 from medmm.scorer import Observed
 
@@ -60,7 +61,7 @@ def patient_page(explainer: Explainer, patient: Patient) -> PatientPage:
     if reason:
         return PatientPage(
             pseudonym=patient.pseudonym,
-            question=description.question,
+            question=description.outcome_label,
             intended_use=description.intended_use,
             status="refused",
             provenance=provenance(explainer),
@@ -70,11 +71,10 @@ def patient_page(explainer: Explainer, patient: Patient) -> PatientPage:
     explained = explainer.explain(observed)
     return PatientPage(
         pseudonym=patient.pseudonym,
-        question=description.question,
+        question=description.outcome_label,
         intended_use=description.intended_use,
         status="scored",
         provenance=provenance(explainer),
-        study_date="the prediction time, to which all days on this page refer",
         risk=_risk(explainer, explained, patient.pseudonym),
         inputs=blocks,
         warnings=observed.warnings,
@@ -274,11 +274,10 @@ def _player(name: str, modality: Modality, row: TableRow) -> PlayerText:
         for key, value in entries.items()
         if value.status is Status.KNOWN
     ]
-    unit = f" {spec.unit}" if spec.unit and said else ""
     reference = f"{spec.reference[0]:g} – {spec.reference[1]:g}" if spec.reference else ""
     return PlayerText(
         label=label_of(modality.declaration, name),
-        value="; ".join(said) + unit if said else "not recorded",
+        value=with_unit("; ".join(said), spec.unit or "") if said else "not recorded",
         reference=reference,
     )
 

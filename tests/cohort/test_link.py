@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from medmm.cohort.pseudonym import pseudonym, site_key
+from medmm.cohort.site import pseudonym, site_key
 from medmm.columns import Status
 from medmm.errors import ConfigError, DataError
 

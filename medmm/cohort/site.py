@@ -1,4 +1,4 @@
-"""Keyed pseudonyms: the only names of people and series that may be shown, logged or put in a path."""
+"""This site: its key, its cache, and the pseudonyms that alone may be shown, logged or put in a path."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ def key_file() -> Path:
     else:
         base = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
     return base / "medmm" / "site.key"
+
+
+def index_cache() -> Path:
+    """Return where this site keeps what it knows of its DICOM folders: the user's cache folder."""
+    home = Path.home()
+    if sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return base / "medmm" / "dicom"
 
 
 def site_key(path: Path | None = None) -> bytes:

@@ -1,0 +1,5 @@
+"""``python -m medmm``: the same doors as the ``medmm`` command."""
+
+from medmm.cli import main
+
+main()

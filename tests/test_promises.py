@@ -1,0 +1,202 @@
+"""The five promises of the design, each on the demo's own run: real DICOM, real tables, the real CLI."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medmm import bundle as bundles
+from medmm.attribution.game import TOLERANCE
+from medmm.explain.explainer import Explainer
+from medmm.explain.images import image_evidence
+from medmm.outputs.table import read_scores
+from medmm.score import score
+
+pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.slow]
+
+
+@dataclass(frozen=True)
+class Demo:
+    folder: Path
+    printed: str
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def bundle(self) -> Path:
+        return next((self.folder / "runs").glob("*/bundle"))
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The main job on the embedded cohort, run once as a user would."""
+    folder = tmp_path_factory.mktemp("demo") / "demo"
+    done = medmm("demo", "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return Demo(folder, done.stdout + done.stderr)
+
+
+def medmm(*arguments: object, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "medmm", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, input=given, check=False)
+
+
+def scored_alone(demo: Demo, subject: str, data: Path | None = None) -> str:
+    data = data or demo.data
+    done = medmm("score", demo.bundle, "--cohort", data, "--root", data, "--patient", subject)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def subjects(demo: Demo, count: int) -> list[str]:
+    with (demo.data / "records.csv").open() as file:
+        return sorted(row["patient_id"] for row in csv.DictReader(file))[:count]
+
+
+def test_promise_1_every_patient_and_file_is_accounted_for(demo):
+    accounts = re.findall(r"(subjects|files|results|notes) +(\d+) = ([^\n;]+)", demo.printed)
+    assert {name for name, _, _ in accounts} == {"subjects", "files", "results", "notes"}
+    for name, total, parts in accounts:
+        assert sum(map(int, re.findall(r"(\d+) ", parts + " "))) == int(total), name
+    on_disk = sum(path.is_file() for path in (demo.data / "dicom").rglob("*"))
+    assert {name: int(total) for name, total, _ in accounts}["files"] == on_disk
+    rows = read_scores(demo.folder / "scores.parquet")
+    assert len(rows) == len(subjects(demo, 10**6))
+    assert all(row.status == "scored" or row.reason for row in rows)
+
+
+def test_promise_2_nothing_later_reaches_a_score(demo, tmp_path):
+    chosen = subjects(demo, 3)
+    before = [scored_alone(demo, subject) for subject in chosen]
+    later = tmp_path / "later"
+    shutil.copytree(demo.data, later)
+    with (demo.data / "records.csv").open() as file:
+        moments = {row["patient_id"]: row["assessed_at"] for row in csv.DictReader(file)}
+    with (later / "biomarkers.csv").open() as file:
+        reader = csv.DictReader(file)
+        fields, rows = list(reader.fieldnames or []), list(reader)
+    changed = 0
+    for row in rows:
+        moment = moments.get(row["patient_id"])
+        if row["collected_at"] and moment and row["collected_at"] > moment:
+            row["value"], changed = "999", changed + 1
+    extra = [dict(row, value="998", collected_at="2099-01-01T00:00:00", available_at="") for row in rows[:50]]
+    with (later / "biomarkers.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fields)
+        writer.writeheader()
+        writer.writerows(rows + extra)
+    assert changed > 100
+    assert [scored_alone(demo, subject, later) for subject in chosen] == before
+
+
+def test_promise_3_one_patient_scores_the_same_alone_in_a_batch_and_in_another_order(demo):
+    chosen = subjects(demo, 12)
+    whole = {row.subject_id: row for row in read_scores(demo.folder / "scores.parquet")}
+    backwards = score(demo.bundle, demo.data, root=demo.data, subjects=chosen[::-1])
+    for row in backwards:
+        assert row == whole[row.subject_id]
+    alone = json.loads(scored_alone(demo, chosen[0]))
+    assert alone["outcomes"]["deterioration"]["logit"] == whole[chosen[0]].outcomes["deterioration"].logit
+
+
+def test_promise_4_attributions_add_up_to_the_logit(demo):
+    explainer = Explainer(bundles.load(demo.bundle))
+    for reference in (explainer.reference, explainer.centroids):
+        for observed in observations(demo, explainer, 8):
+            logit = explainer.scorer.logit(explainer.scorer.encode(observed))
+            parts = explainer.explain(observed, reference)
+            for part in (parts.modalities, *parts.fields.values()):
+                assert part.base + sum(part.values) == pytest.approx(logit, abs=TOLERANCE)
+            shares = dict(zip(parts.modalities.names, parts.modalities.values, strict=True))
+            for name, part in parts.fields.items():
+                own = sum(v for n, v in zip(part.names, part.values, strict=True) if n not in shares)
+                assert own == pytest.approx(shares[name], abs=TOLERANCE)
+
+
+def test_promise_4_a_map_that_fails_its_gate_is_withheld(demo):
+    explainer = Explainer(bundles.load(demo.bundle))
+    observed = next(seen for seen in observations(demo, explainer, 20) if "ct" in seen.inputs)
+    gates = explainer.bundle.metrics["gate"]
+    gates["ct"] = {"passed": True, "sentence": "passed"}
+    shown = image_evidence(explainer, observed, "ct")
+    assert any(part.map is not None for part in shown.slices)
+    gates["ct"] = {"passed": False, "sentence": "looks alike with a random encoder"}
+    withheld = image_evidence(explainer, observed, "ct")
+    assert all(part.map is None for part in withheld.slices)
+    assert withheld.gate == "withheld"
+    assert withheld.gate_sentence == "looks alike with a random encoder"
+
+
+def test_promise_5_the_image_must_earn_its_place(demo):
+    verdict = bundles.load(demo.bundle).metrics["verdict"]
+    assert verdict["word"] in ("helps", "does not help", "cannot tell")
+    assert " ".join(verdict["sentence"].split()) in " ".join(demo.printed.split())
+    assert {"tables", "trees", "logistic", "ct", "records", "biomarkers"} == set(verdict["differences"])
+
+
+def test_the_planted_signal_is_found(demo):
+    """Both sources carry signal and neither suffices alone: the fused model beats each."""
+    found = bundles.load(demo.bundle).metrics["out_of_fold"]
+    truth = json.loads((demo.data / "truth.json").read_text())["outcomes"]["deterioration"]["limit_auroc"]
+    assert found["ct"]["auroc"][0] > 0.62
+    assert found["fused"]["auroc"][0] > max(found["ct"]["auroc"][0], found["tables"]["auroc"][0])
+    assert found["fused"]["auroc"][0] < truth["both"] + 0.08
+
+
+def test_the_explanation_finds_the_planted_fields_and_lesions(demo):
+    explainer = Explainer(bundles.load(demo.bundle))
+    truth = json.loads((demo.data / "truth.json").read_text())
+    planted = truth["outcomes"]["deterioration"]["log_odds_per_standardised_field"]
+    sizes: dict[str, list[float]] = {}
+    enrichment = []
+    for observed in observations(demo, explainer, 40):
+        for name, part in explainer.explain(observed, explainer.centroids).fields.items():
+            for player, value in zip(part.names, part.values, strict=True):
+                if player not in explainer.description.modalities:
+                    sizes.setdefault(f"{name}.{player}", []).append(abs(value))
+        if "ct" in observed.inputs and len(enrichment) < 10:
+            enrichment += in_lesion(explainer, observed, truth)
+    ranked = sorted(sizes, key=lambda field: -np.mean(sizes[field]))
+    assert len(set(ranked[:5]) & set(planted)) >= 2, ranked
+    assert np.median(enrichment) > 3
+
+
+def observations(demo: Demo, explainer: Explainer, count: int):
+    from medmm.cohort.link import link
+    from medmm.cohort.site import site_key
+    from medmm.cohort.spec import load_spec
+
+    linked = link(
+        load_spec(demo.data), demo.data, key=site_key(), subjects=subjects(demo, count), outcomes=False
+    )
+    for patient in linked.patients:
+        observed = explainer.scorer.observe(patient)
+        if not explainer.scorer.refusal(observed):
+            yield observed
+
+
+def in_lesion(explainer: Explainer, observed, truth) -> list[float]:
+    """Return how much denser the attribution is inside the largest lesion than in the whole volume."""
+    findings = truth["subjects"][observed.patient.subject_id]["images"]["ct"]["findings"]
+    if not findings:
+        return []
+    lesion = max(findings, key=lambda finding: finding["radius_mm"])
+    volume = observed.loaded["ct"]
+    heat = np.abs(
+        explainer.bundle.modalities["ct"].on_source_grid(volume, explainer.image_map(observed, "ct").spatial)
+    )
+    grid = np.stack(np.meshgrid(*map(np.arange, volume.array.shape), indexing="ij"), -1)
+    world = grid @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+    inside = np.linalg.norm(world - np.array(lesion["centre_ras_mm"]), axis=-1) <= lesion["radius_mm"] + 10
+    return [float(heat[inside].sum() / heat.sum() / inside.mean())]
