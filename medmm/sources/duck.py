@@ -55,6 +55,7 @@ class Engine:
                 "preserve_insertion_order": False,
             },
         )
+        self._connection.execute("SET enable_progress_bar = false")  # it would write over a caller's output
 
     def __enter__(self) -> Engine:
         return self
