@@ -26,8 +26,8 @@ _ALIGNED = 0.99
 
 
 def is_mosaic(header: Header) -> bool:
-    """Return whether ImageType says that the image is a sheet of tiles."""
-    return "MOSAIC" in header.elements.texts(tags.IMAGE_TYPE)
+    """Return whether the image is a sheet of tiles: ImageType says so, or United Imaging's count of them."""
+    return "MOSAIC" in header.elements.texts(tags.IMAGE_TYPE) or tags.GRID_IMAGES in header.elements.values
 
 
 def tiles_of(header: Header) -> list[Plane]:

@@ -308,8 +308,7 @@ def inflate(packed: bytes) -> bytes:
 
 def _body(walk: _Walk, into: Elements, position: int, encoding: _Encoding) -> tuple[PixelPlace | None, bool]:
     """Keep the wanted elements up to the pixels; return their place, and whether an overlay was seen."""
-    overlays = False
-    size = walk.window.size
+    overlays, wanted, size = False, walk.wanted, walk.window.size
     while position < size:
         found = walk.element(position, encoding)
         if found is None:
@@ -321,6 +320,9 @@ def _body(walk: _Walk, into: Elements, position: int, encoding: _Encoding) -> tu
             rest = max(size - at, 0)
             length = rest if encapsulated else length
             return PixelPlace(tag, at, length, min(length, rest), encapsulated, vr), overlays
-        overlays = overlays or 0x6000 <= tag >> 16 <= 0x60FF
-        position = walk.keep(into, found, encoding, size, 0)
+        if length != UNDEFINED and tag not in wanted and at + length <= size:
+            overlays = overlays or 0x60000000 <= tag <= 0x60FFFFFF
+            position = at + length
+        else:
+            position = walk.keep(into, found, encoding, size, 0)
     return None, overlays

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import warnings
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from medmm.arrays import Array
 from medmm.dicom import tags
+from medmm.dicom.codec import DECODERS, decode_frame
 from medmm.dicom.codestream import JPEG2000, check_codestream
 from medmm.dicom.elements import PixelPlace
 from medmm.dicom.header import Header, Layout
@@ -25,23 +25,13 @@ from medmm.dicom.parse import (
     MAX_INFLATED_BYTES,
     inflate,
 )
+from medmm.dicom.rle import RLE_LOSSLESS, SHORT_BYTES, decode_short
 from medmm.errors import DicomRefusal
 
 MAX_OBJECT_BYTES = 4 << 30
 """Most bytes that the decoded frames of one object may take."""
 
 NATIVE = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED_LITTLE, GE_IMPLICIT_BIG_PIXELS})
-_RLE = "1.2.840.10008.1.2.5"
-_JPEG = "1.2.840.10008.1.2.4."
-_JPEG_EXTENDED = _JPEG + "51"
-_DECODERS = {
-    _RLE: ("pylibjpeg", "pylibjpeg-rle"),
-    **{_JPEG + end: ("gdcm", "python-gdcm") for end in ("50", "51", "57", "70")},
-    **{_JPEG + end: ("pyjpegls", "pyjpegls") for end in ("80", "81")},
-    **{_JPEG + end: ("pylibjpeg", "pylibjpeg-openjpeg") for end in ("90", "91", "201", "202", "203")},
-}
-"""Per transfer syntax, pydicom's plug-in and the package that brings it; one each, so that results are the
-same on every machine."""
 
 
 def stored_frames(header: Header, layout: Layout, frames: Sequence[int]) -> Iterator[Array]:
@@ -78,7 +68,7 @@ def check_place(header: Header, layout: Layout) -> PixelPlace:
     if place is None:
         reason = "corrupt" if header.parsed.truncated else "no_pixel_data"
         raise DicomRefusal(reason, "the header ends before PixelData")
-    if syntax not in NATIVE and syntax not in _DECODERS:
+    if syntax not in NATIVE and syntax not in DECODERS:
         raise DicomRefusal(
             "unsupported_transfer_syntax", f"{_shown(syntax)}; no decoder among medmm's dependencies"
         )
@@ -223,94 +213,19 @@ def _encapsulated(
 ) -> Iterator[Array]:
     syntax = header.parsed.transfer_syntax
     fragments = _fragments(source, place, layout)
-    decoder = _decoder(syntax)
     for frame in frames:
         stream = b"".join(source.read(at, length) for at, length in fragments[frame])
         check_codestream(stream, syntax, layout)
-        image = _decoded(stream, syntax, decoder, layout)
+        if syntax == RLE_LOSSLESS and len(stream) <= SHORT_BYTES and layout.samples == 1:
+            image = decode_short(stream, layout)
+        else:
+            image = decode_frame(stream, syntax, layout)
         if (
             image.shape[:2] != (layout.rows, layout.columns)
             or image.size != layout.rows * layout.columns * layout.samples
         ):
             raise DicomRefusal("corrupt", "the decoded image is not of the size that the header promises")
         yield _unused_bits_removed(image, layout) if layout.samples == 1 else image
-
-
-def _decoder(syntax: str) -> tuple[Any, str]:
-    from pydicom.pixels import get_decoder
-
-    plugin, package = _DECODERS[syntax]
-    decoder = get_decoder(syntax)
-    if plugin not in decoder.available_plugins:
-        raise DicomRefusal("unsupported_transfer_syntax", f"{_shown(syntax)}; install {package}")
-    if plugin == "gdcm":
-        import gdcm
-
-        gdcm.Trace.WarningOff()  # its words go to the terminal and may quote the file
-        gdcm.Trace.ErrorOff()
-    return decoder, plugin
-
-
-def _decoded(stream: bytes, syntax: str, decoder: tuple[Any, str], layout: Layout) -> Array:
-    """Decode one frame; whatever a codec throws or warns becomes a refusal without its words."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            if syntax == _JPEG_EXTENDED and layout.bits_stored > 8:
-                return _by_gdcm(stream, layout)
-            return _by_pydicom(stream, decoder, layout)
-        except MemoryError:
-            raise DicomRefusal("resource_limit", "decoding a frame took more memory than there is") from None
-        except Exception as error:  # a codec may raise anything, with the patient's values in its words
-            raise DicomRefusal("corrupt", f"a frame cannot be decoded ({type(error).__name__})") from None
-
-
-def _by_pydicom(stream: bytes, decoder: tuple[Any, str], layout: Layout) -> Array:
-    from pydicom.encaps import encapsulate
-
-    image: Array
-    image, _ = decoder[0].as_array(
-        encapsulate([stream], has_bot=False),
-        decoding_plugin=decoder[1],
-        rows=layout.rows,
-        columns=layout.columns,
-        number_of_frames=1,
-        samples_per_pixel=layout.samples,
-        photometric_interpretation=layout.photometric,
-        bits_allocated=layout.bits_allocated,
-        bits_stored=layout.bits_stored,
-        pixel_representation=int(layout.signed),
-        planar_configuration=int(layout.planar),
-        pixel_keyword="PixelData",
-    )
-    return image
-
-
-def _by_gdcm(stream: bytes, layout: Layout) -> Array:
-    """Decode a 12-bit JPEG Extended frame, which pydicom does not hand to GDCM."""
-    import gdcm
-
-    fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(stream)
-    fragments = gdcm.SequenceOfFragments.New()
-    fragments.AddFragment(fragment)
-    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
-    element.SetValue(fragments.__ref__())
-    image = gdcm.Image()
-    image.SetNumberOfDimensions(2)
-    image.SetDimensions((layout.columns, layout.rows, 1))
-    image.SetDataElement(element)
-    kind = gdcm.PhotometricInterpretation.GetPIType(layout.photometric)
-    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
-    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(_JPEG_EXTENDED)))
-    stored = layout.bits_stored
-    image.SetPixelFormat(
-        gdcm.PixelFormat(layout.samples, layout.bits_allocated, stored, stored - 1, int(layout.signed))
-    )
-    values = image.GetBuffer().encode("utf-8", "surrogateescape")
-    dtype = np.dtype(f"<{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}")
-    shape = (layout.rows, layout.columns, *((layout.samples,) if layout.samples > 1 else ()))
-    return np.frombuffer(values, dtype).reshape(shape)
 
 
 def _fragments(source: _Source, place: PixelPlace, layout: Layout) -> list[list[tuple[int, int]]]:

@@ -6,12 +6,12 @@ One vocabulary for single-frame objects and for the functional groups of multi-f
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from medmm.dicom import tags
 from medmm.dicom.elements import Elements
-from medmm.dicom.geometry import Vector, checked_orientation, checked_position
+from medmm.dicom.geometry import Vector, checked_orientation, checked_position, directions
 from medmm.dicom.header import Header, Layout, checked_spacing, layout_of, spacing_of
 from medmm.errors import DicomRefusal
 
@@ -70,6 +70,11 @@ class Plane:
         return (self.layout.rows, self.layout.columns) if self.tile is None else self.tile[2:]
 
     @property
+    def placed(self) -> bool:
+        """Return whether it says where in the patient it lies."""
+        return self.position is not None and self.orientation is not None
+
+    @property
     def localizer(self) -> bool:
         """Return whether ImageType calls it a localizer."""
         return "LOCALIZER" in self.traits[11]
@@ -85,13 +90,44 @@ def planes_of(header: Header) -> list[Plane]:
     shared = header.elements.first(tags.SHARED_GROUPS)
     per_frame = header.elements.sequences.get(tags.PER_FRAME_GROUPS, [])
     if shared is None and not per_frame:
-        return [_classic(header, layout, frame) for frame in range(layout.frames)]
+        planes = [_classic(header, layout, frame) for frame in range(layout.frames)]
+        return _reconstructed(header, planes) if header.sop_class == NUCLEAR_MEDICINE else planes
     if not per_frame:
         per_frame = [Elements()] * layout.frames
     if len(per_frame) != layout.frames:
         raise DicomRefusal("corrupt", f"{len(per_frame)} functional groups for {layout.frames} frames")
     return [
         _functional(header, layout, index, (own, shared or Elements())) for index, own in enumerate(per_frame)
+    ]
+
+
+NUCLEAR_MEDICINE = "1.2.840.10008.5.1.4.1.1.20"
+
+
+def _reconstructed(header: Header, planes: list[Plane]) -> list[Plane]:
+    """Return the frames of a nuclear medicine reconstruction with their places (PS3.3 C.8.4.15).
+
+    The first frame's place stands in the detector's item; the sign of SpacingBetweenSlices says to which
+    side of its normal the others follow. Frames that are not slices stay without a place.
+    """
+    elements = header.elements
+    detector = elements.first(tags.DETECTOR_INFORMATION) or Elements()
+    position = checked_position(detector.numbers(tags.IMAGE_POSITION))
+    orientation = checked_orientation(detector.numbers(tags.IMAGE_ORIENTATION))
+    step = elements.number(tags.SPACING_BETWEEN_SLICES)
+    slices = elements.numbers(tags.SLICE_VECTOR) == tuple(range(1, len(planes) + 1))
+    if position is None or orientation is None or not step or not math.isfinite(step) or not slices:
+        return planes
+    normal = directions(orientation)[2]
+    return [
+        replace(
+            plane,
+            position=tuple(
+                float(start + index * step * along) for start, along in zip(position, normal, strict=True)
+            ),
+            orientation=orientation,
+        )
+        for index, plane in enumerate(planes)
     ]
 
 

@@ -114,11 +114,11 @@ def _multiframe(planes: list[Plane]) -> list[Plan]:
     """Plan one multi-frame object: the volumes of its functional groups, or a refusal."""
     header = planes[0].header
     try:
-        if any(plane.position is None or plane.orientation is None for plane in planes):
+        if not all(plane.placed for plane in planes):
             spatial = header.text(tags.MODALITY) in _VOLUMETRIC
             reason = "missing_geometry" if spatial else "multiframe_not_spatial"
             raise DicomRefusal(reason, "the frames have no place in space")
-        if tags.PER_FRAME_GROUPS not in header.elements.sequences:
+        if len({plane.position for plane in planes}) == 1:
             raise DicomRefusal("multiframe_not_spatial", "the frames share one place")
         check_uniform(planes)
         return _volumes(planes, SeriesPlan())
@@ -131,12 +131,12 @@ def _single_frame(planes: list[Plane], found: SeriesPlan) -> list[Plan]:
     if len(planes) <= 1:
         return [_stacked([plane]) for plane in planes]
     planes = _without_copies(_without_localizers(planes, found), found)
-    placed = [plane for plane in planes if plane.position is not None and plane.orientation is not None]
+    placed = [plane for plane in planes if plane.placed]
     if not placed:
         if any(_volumetric(plane) for plane in planes):
             raise DicomRefusal("missing_geometry", "no slice has a position and an orientation")
         return [_stacked([plane]) for plane in planes]
-    found.set_aside.extend((plane.header.path, "no_geometry") for plane in planes if plane not in placed)
+    found.set_aside.extend((plane.header.path, "no_geometry") for plane in planes if not plane.placed)
     if len(placed) == 1:
         return [_stacked(placed)]
     check_uniform(placed)
@@ -193,7 +193,9 @@ def check_uniform(planes: Sequence[Plane]) -> None:
     kinds = {(plane.layout.photometric, plane.layout.samples) for plane in planes}
     if len({_colour_kind(photometric) for photometric, _ in kinds}) > 1:
         raise DicomRefusal("inconsistent_geometry", "the slices differ in PhotometricInterpretation")
-    if len({plane.header.text(tags.FRAME_OF_REFERENCE) for plane in planes} - {""}) > 1:
+    frames = {plane.header.text(tags.FRAME_OF_REFERENCE) for plane in planes} - {""}
+    # A new one for every slice is a writer's slip that says nothing about where the slices lie.
+    if 1 < len(frames) < len(planes):
         raise DicomRefusal("inconsistent_geometry", "the slices lie in different frames of reference")
     if first.spacing is None or any(plane.spacing is None for plane in planes):
         raise DicomRefusal("missing_geometry", "slices without PixelSpacing")

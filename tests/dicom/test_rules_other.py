@@ -196,3 +196,43 @@ def test_rule_08_mosaic_becomes_its_slices(scanner, direction):
 )
 def test_rule_08_a_mosaic_is_never_shown_as_its_sheet(scanner, refused, header, changes, reason):
     assert refused(mosaic(scanner, header, **changes)).reason == reason
+
+
+def nuclear(scanner, **changes):
+    images = np.stack([np.full((3, 4), index, np.uint16) for index in range(3)])
+    detector = item(ImagePositionPatient=[1, 2, 30], ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    drop = dict.fromkeys(
+        ("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept")
+    )
+    elements = {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.20",
+        "Modality": "NM",
+        "ImageType": ["ORIGINAL", "PRIMARY", "RECON TOMO", "EMISSION"],
+        "SliceVector": [1, 2, 3],
+        "SpacingBetweenSlices": 4.0,
+        "DetectorInformationSequence": [detector],
+    }
+    return scanner.slice(pixels=images, **{**elements, **drop, **changes})
+
+
+@pytest.mark.parametrize(("step", "last"), [(4.0, 38.0), (-4.0, 22.0)])
+def test_rule_19_nuclear_medicine_reconstruction(scanner, step, last):
+    volume = load(nuclear(scanner, SpacingBetweenSlices=step))
+    assert volume.spacing_mm == (0.8, 0.5, 4.0)
+    index = np.linalg.solve(volume.affine, [-1, -2, last, 1])[:3]
+    assert volume.array[tuple(np.round(index).astype(int))] == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"SliceVector": [1, 1, 1]}, {"SpacingBetweenSlices": None}, {"DetectorInformationSequence": []}],
+)
+def test_rule_19_nuclear_medicine_frames_that_are_no_slices(scanner, refused, change):
+    assert refused(nuclear(scanner, **change)).reason == "multiframe_not_spatial"
+
+
+def test_rule_08_a_grid_of_another_vendor_is_not_shown_as_its_sheet(scanner, refused):
+    dataset = scanner.dataset(SOPClassUID=MR, Modality="MR")
+    dataset.add_new(0x00650010, "LO", "Image Private Header")
+    dataset.add_new(0x00651050, "DS", "4")
+    assert refused(scanner.save(dataset)).reason == "missing_geometry"

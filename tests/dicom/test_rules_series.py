@@ -347,6 +347,13 @@ def test_slices_of_two_frames_of_reference(scanner, refused):
     assert refused(scanner.folder).reason == "inconsistent_geometry"
 
 
+def test_a_frame_of_reference_per_slice_says_nothing(scanner):
+    for z in (0.0, 2.5, 5.0):
+        scanner.frame = generate_uid()
+        scanner.slice(z)
+    assert load(scanner.folder).array.shape == (4, 3, 3)
+
+
 def test_an_empty_folder(tmp_path, refused):
     assert refused(tmp_path).reason == "no_dicom"
     assert refused(tmp_path / "nowhere").reason == "no_dicom"
