@@ -6,12 +6,11 @@ import difflib
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from medmm.columns import AssumeKnown
 from medmm.errors import ConfigError
 
 MAX_YAML_BYTES = 1 << 20
@@ -97,29 +96,49 @@ def did_you_mean(word: str, known: Iterator[str] | list[str]) -> str:
 
 
 def _line(model: type[BaseModel], item: Any) -> str:
-    loc = tuple(part for part in item["loc"] if not _is_union_tag(part))
-    path = ".".join(str(part) for part in loc) or "the file"
+    loc = item["loc"]
     if item["type"] == "extra_forbidden":
-        return f"{path} is not a key{did_you_mean(str(loc[-1]), _keys(model, loc[:-1]))}"
+        named, inside = _walk(model, loc[:-1])
+        path = ".".join((*named, str(loc[-1])))
+        return f"{path} is not a key{did_you_mean(str(loc[-1]), _keys(inside))}"
+    path = ".".join(_walk(model, loc)[0]) or "the file"
     if item["type"] == "missing":
         return f"{path} is missing"
     message = item["msg"].removeprefix("Value error, ")
     return f"{path}: {message[:1].lower()}{message[1:]}"
 
 
-def _is_union_tag(part: object) -> bool:
-    # pydantic puts the tried member of a union into the location: "AssumeKnown", "literal['refuse']"
-    return isinstance(part, str) and (part == AssumeKnown.__name__ or part.startswith("literal["))
+def _walk(model: Any, loc: tuple[Any, ...]) -> tuple[tuple[str, ...], Any]:
+    """Return the keys of ``loc`` as a person wrote them, and the annotation that they lead to.
+
+    Pydantic puts the tried member of a union into the location ("AssumeKnown", "literal['refuse']", or the
+    tag of a discriminated one); such a part only narrows the union down.
+    """
+    named: list[str] = []
+    for place, part in enumerate(loc):
+        inside = next((found for found in _inside(model, part) if found is not None), None)
+        tagged = next((member for member in _members(model) if _is_tag(member, part)), None)
+        if inside is None and tagged is not None:
+            model = tagged
+        elif inside is not None or (place == len(loc) - 1 and not str(part).startswith("literal[")):
+            named.append(str(part))
+            model = inside
+    return tuple(named), model
 
 
-def _keys(model: Any, loc: tuple[Any, ...]) -> list[str]:
-    """The keys that are known at ``loc`` inside ``model``."""
-    for part in loc:
-        model = next((found for found in _inside(model, part) if found is not None), None)
-    for candidate in _members(model):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return list(candidate.model_fields)
-    return []
+def _is_tag(member: Any, part: Any) -> bool:
+    if get_origin(member) is Literal:
+        return str(part).startswith("literal[")
+    if not (isinstance(member, type) and issubclass(member, BaseModel)):
+        return False
+    fields = member.model_fields.values()
+    tags = [
+        tag
+        for field in fields
+        if get_origin(field.annotation) is Literal
+        for tag in get_args(field.annotation)
+    ]
+    return part == member.__name__ or part in tags
 
 
 def _inside(model: Any, part: Any) -> Iterator[Any]:
@@ -129,8 +148,16 @@ def _inside(model: Any, part: Any) -> Iterator[Any]:
             yield field.annotation if field else None
         elif get_origin(candidate) in (dict, Mapping):
             yield get_args(candidate)[1]
-        elif get_origin(candidate) in (list, tuple):
+        elif get_origin(candidate) in (list, tuple) and get_args(candidate):
             yield get_args(candidate)[0]
+
+
+def _keys(model: Any) -> list[str]:
+    """The keys that are known inside ``model``."""
+    for candidate in _members(model):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return list(candidate.model_fields)
+    return []
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from medmm.cohort.link import Cohort
+from medmm.cohort.link import Cohort, link
+from medmm.cohort.spec import load_spec
 from medmm.errors import ConfigError, DataError
 from medmm.sample import Absence, SeriesSource
 
@@ -245,6 +247,16 @@ def test_the_digest_follows_what_entered(imaged: Any) -> None:
     assert imaged.link().digest == first  # a later series changes nothing that entered
     imaged.results([("001", "5", "mg/L", "2024-02-01")])
     assert imaged.link().digest != first
+
+
+@pytest.mark.real
+def test_of_serial_radiographs_the_one_of_day_0_is_taken(shared: Callable[[str], Path]) -> None:
+    spec = load_spec(Path(__file__).parents[2] / "cohorts" / "mhh_covid")
+    cohort = link(spec, shared("data/mhh_covid"), key=b"k" * 32)
+    assert {p.sources["chest"].offset_days for p in cohort.patients} == {0.0}  # type: ignore[union-attr]
+    reasons = Counter(candidate.reason for candidate in cohort.series)
+    assert reasons == {"": 51, "later": 110, "another was chosen": 3}
+    assert all(candidate.offset_days > 0 for candidate in cohort.series if candidate.reason == "later")
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

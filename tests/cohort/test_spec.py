@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import Field
 
+from medmm.cohort.declare import validated
 from medmm.cohort.spec import data_root, load_spec
+from medmm.columns import Declared
 from medmm.errors import ConfigError
 
 COHORTS = Path(__file__).parents[2] / "cohorts"
@@ -65,6 +68,27 @@ def test_a_mistake_is_named(small: Any, path: str, value: Any, message: str) -> 
         small.load()
     assert message in str(caught.value)
     assert "cohort.yaml" in str(caught.value)
+
+
+class _One(Declared):
+    kind: Literal["one"] = "one"
+    first: int = 1
+
+
+class _Two(Declared):
+    kind: Literal["two"] = "two"
+    second: int = 1
+
+
+class _Either(Declared):
+    part: Annotated[_One | _Two, Field(discriminator="kind")] = _One()
+
+
+def test_a_key_inside_a_choice_of_kinds_is_named_as_it_was_written() -> None:
+    with pytest.raises(ConfigError, match=r"x: part\.secnd is not a key; did you mean 'second'\?$"):
+        validated(_Either, {"part": {"kind": "two", "secnd": 2}}, where="x")
+    with pytest.raises(ConfigError, match=r"x: part\.second: input should be a valid integer"):
+        validated(_Either, {"part": {"kind": "two", "second": "a"}}, where="x")
 
 
 def test_every_mistake_is_named_at_once(small: Any) -> None:

@@ -239,7 +239,7 @@ def _rows(small: Any) -> list[str]:
     return [repr(patient.sources["biomarkers"]) for patient in small.link().patients]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROW, max_size=12), later=st.lists(LATER, min_size=1, max_size=6), seed=st.integers(0, 9))
 def test_rows_in_any_order_and_any_later_row_leave_every_value_bit_identical(
     small: Any, rows: list[Any], later: list[Any], seed: int
