@@ -44,9 +44,6 @@ def main() -> None:
     except MedmmError as error:
         err.print(f"[bold red]medmm:[/] {_escaped(str(error))}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("medmm: interrupted; nothing half-written was left")
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -136,7 +133,15 @@ def train(
         if dry_run:
             lines = story.rehearse(planned, runs, progress=bars)
         else:
-            trained = story.train(planned, runs, resume=resume, register=not smoke, progress=bars)
+            run = story.open_run(planned, runs, resume)
+            try:
+                trained = story.train(planned, run, register=not smoke, progress=bars)
+            except KeyboardInterrupt:
+                options = "".join([f" --root {root}" if root else "", " --smoke" if smoke else ""])
+                err.print(
+                    f"\nmedmm: go on with: medmm train {pipeline}{options} --runs {runs} --resume {run}"
+                )
+                raise
             lines = story.summary(trained)
     for line in lines:
         out.print(line, markup=False)
@@ -280,7 +285,12 @@ def _progress() -> Iterator[Any]:
             bars.update(tasks[stage], completed=done, total=total)
             return None
 
-        yield report
+        try:
+            yield report
+        except KeyboardInterrupt:
+            bars.stop()
+            err.print("medmm: interrupted; nothing half-written was left")
+            raise  # typer exits with 130
 
 
 def _subjects(given: list[str] | None) -> list[str] | None:

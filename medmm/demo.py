@@ -39,7 +39,7 @@ def demo(folder: Path, *, patients: int, say: Callable[[str], None], progress: P
     for line in check(planned.cohort).lines():
         say(f"     {line}")
     say("3/5  training: the fused model, each modality alone, and rivals, on the same folds")
-    trained = training.train(planned, runs, progress=progress)
+    trained = training.train(planned, training.open_run(planned, runs), progress=progress)
     for line in training.summary(trained):
         say(f"     {line}")
     say("4/5  scoring everybody")

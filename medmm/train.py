@@ -99,27 +99,17 @@ def plan(
     return Plan(pipeline, recipe, spec, cohort, splits, patients, folds)
 
 
-def train(
-    planned: Plan,
-    runs: Path,
-    *,
-    resume: Path | None = None,
-    register: bool = True,
-    progress: Progress | None = None,
-) -> Trained:
+def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress | None = None) -> Trained:
     """Fit, judge, seal and track.
 
     Args:
-        runs: folder of all runs; this one gets a folder in it.
-        resume: the folder of a run that was stopped; its finished fits are not repeated.
+        run: the folder of this run, from :func:`open_run`; finished fits in it are not repeated.
         register: whether the model is registered under the recipe's name.
 
     Raises:
-        ConfigError: if the run to resume was of another recipe or cohort.
         FittingError: if training cannot go on.
     """
-    run = _run_folder(planned, runs, resume)
-    recipe = planned.recipe
+    recipe, runs = planned.recipe, run.parent
     with tracking.tracked(recipe.name, run.name, uri=tracking.store(runs)) as tracked:
         problem = assemble(
             recipe,
@@ -189,8 +179,17 @@ def _smaller(recipe: Recipe, patients: Sequence[Patient]) -> tuple[Recipe, list[
     return small, [patient for patient, keep in zip(patients, chosen, strict=True) if keep]
 
 
-def _run_folder(planned: Plan, runs: Path, resume: Path | None) -> Path:
-    """Return this run's folder, new or taken up again; a run is bound to its recipe and cohort."""
+def open_run(planned: Plan, runs: Path, resume: Path | None = None) -> Path:
+    """Return the folder of a run, new or taken up again; a run is bound to its recipe and cohort.
+
+    Args:
+        runs: folder of all runs.
+        resume: the folder of a run that was stopped.
+
+    Raises:
+        ConfigError: if the run to resume was of another recipe or cohort.
+        OutputError: if the folder cannot be written.
+    """
     identity = {"recipe": planned.recipe.model_dump(mode="json"), "cohort": planned.cohort.digest}
     if resume is not None:
         file = resume / "run.json"

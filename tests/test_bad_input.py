@@ -1,0 +1,205 @@
+"""What goes wrong is one clear line with its own exit code, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medmm.cohort.synthetic import synthesize
+
+pytestmark = pytest.mark.xdist_group("bad_input")
+
+RECIPE = """
+name: small
+question: Will this patient deteriorate?
+intended_use: A test.
+cohort: data
+outcome: deterioration
+modalities:
+  records: {kind: records}
+  biomarkers: {kind: biomarkers}
+fitting: {epochs: 2}
+"""
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthesize(tmp_path_factory.mktemp("whole") / "data", patients=60, seed=1)
+
+
+@pytest.fixture
+def place(written: Path, tmp_path: Path) -> Path:
+    """A small cohort and a recipe that may be damaged."""
+    shutil.copytree(written, tmp_path / "data")
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+def run(place: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "medmm", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=place, check=False)
+
+
+def check(place: Path) -> subprocess.CompletedProcess[str]:
+    return run(place, "cohort", "check", "data", "--root", "data")
+
+
+def rewritten(file: Path, change: Callable[[list[dict[str, str]]], list[dict[str, str]]]) -> None:
+    with file.open() as stream:
+        rows = change(list(csv.DictReader(stream)))
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def replaced(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert done.returncode == code, done.stderr
+    line = " ".join(done.stderr.split())
+    assert line.startswith("medmm:"), line
+    assert "Traceback" not in line
+    for word in words:
+        assert word in line, line
+
+
+def test_a_missing_table(place):
+    (place / "data" / "labels.csv").unlink()
+    refused(check(place), 5, "labels.csv")
+
+
+def test_a_missing_column(place):
+    rewritten(
+        place / "data" / "records.csv",
+        lambda rows: [{k: v for k, v in r.items() if k != "age"} for r in rows],
+    )
+    refused(check(place), 5, "records.csv", "age")
+
+
+def test_a_column_without_a_role(place):
+    rewritten(place / "data" / "records.csv", lambda rows: [{**row, "ward": "3"} for row in rows])
+    refused(check(place), 4, "ward", "role")
+
+
+def test_an_unknown_key(place):
+    replaced(place / "data" / "cohort.yaml", "same_day:", "sameday:")
+    refused(check(place), 4, "sameday", "did you mean 'same_day'")
+
+
+def test_an_unknown_key_of_a_recipe(place):
+    replaced(place / "recipe.yaml", "epochs", "epoch")
+    refused(run(place, "train", "."), 4, "epoch", "did you mean 'epochs'")
+
+
+def test_an_unknown_outcome(place):
+    replaced(place / "recipe.yaml", "outcome: deterioration", "outcome: dead")
+    refused(run(place, "train", ".", "--root", "data"), 4, "dead", "deterioration")
+
+
+def test_duplicate_patient_rows(place):
+    rewritten(place / "data" / "records.csv", lambda rows: [*rows, {**rows[0], "age": "41"}])
+    refused(check(place), 5, "records.csv")
+
+
+def test_an_outcome_of_one_class(place):
+    rewritten(
+        place / "data" / "labels.csv",
+        lambda rows: [{**row, "deterioration": "0" if row["deterioration"] else ""} for row in rows],
+    )
+    refused(run(place, "train", ".", "--root", "data"), 5, "deterioration", "class")
+
+
+def test_too_many_results_that_cannot_be_read(place):
+    rewritten(
+        place / "data" / "biomarkers.csv",
+        lambda rows: [{**r, "value": "see report" if i % 3 else r["value"]} for i, r in enumerate(rows)],
+    )
+    refused(check(place), 5, "max_unparsable")
+
+
+def test_an_output_folder_that_cannot_be_written(place):
+    (place / "file").write_text("")
+    refused(run(place, "train", ".", "--root", "data", "--runs", "file/runs"), 8, "file/runs")
+
+
+def test_a_draft_with_open_questions(place):
+    replaced(place / "data" / "cohort.yaml", "same_day:", "# ? what shares the day?\nsame_day:")
+    refused(check(place), 4, "draft", "what shares the day?")
+
+
+def test_a_bundle_with_a_changed_byte(place):
+    trained = run(place, "train", ".", "--root", "data", "--smoke")
+    assert trained.returncode == 0, trained.stderr
+    bundle = next((place / "runs").glob("*/bundle"))
+    graph = bundle / "fusion.onnx"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1
+    graph.write_bytes(bytes(content))
+    arguments = (bundle, "--cohort", "data", "--root", "data")
+    refused(run(place, "score", *arguments, "--out", "scores.parquet"), 7, "fusion.onnx")
+    refused(run(place, "explain", *arguments, "--folds"), 7, "fusion.onnx")
+    refused(run(place, "verify", bundle), 7, "fusion.onnx")
+    assert not (place / "scores.parquet").exists()
+    assert not (place / "reports").exists()
+
+
+def test_no_patient_is_named_in_an_error(place):
+    with (place / "data" / "records.csv").open() as file:
+        ids = [row["patient_id"] for row in csv.DictReader(file)]
+    rewritten(place / "data" / "records.csv", lambda rows: [*rows, {**rows[0], "age": "41"}])
+    printed = check(place).stderr
+    assert not [subject for subject in ids if subject in printed]
+
+
+def test_ctrl_c_in_the_middle_leaves_a_run_that_resumes(place):
+    replaced(place / "recipe.yaml", "epochs: 2", "epochs: 4000, patience: 4000")
+    command = [sys.executable, "-m", "medmm", "train", ".", "--root", "data"]
+    process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((place / "runs").glob("*/fits/*/*")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert "Traceback" not in printed
+    left = next((place / "runs").glob("small-*"))
+    assert not (left / "bundle").exists()
+    assert not list(left.glob(".bundle-*"))
+    assert "--resume" in printed
+    assert os.listdir(left / "fits")  # noqa: PTH208
+
+
+def test_a_patient_without_any_data_is_a_row_with_its_reason(place):
+    subject = "000999"
+    rewritten(
+        place / "data" / "records.csv",
+        lambda rows: [
+            *rows,
+            dict.fromkeys(rows[0], "") | {"patient_id": subject, "assessed_at": rows[0]["assessed_at"]},
+        ],
+    )
+    trained = run(place, "train", ".", "--root", "data", "--smoke")
+    assert trained.returncode == 0, trained.stderr
+    bundle = next((place / "runs").glob("*/bundle"))
+    done = run(place, "score", bundle, "--cohort", "data", "--root", "data", "--patient", subject)
+    assert done.returncode == 0, done.stderr
+    assert '"status": "refused"' in done.stdout
+    assert '"reason": "no_data"' in done.stdout
+    strict = run(
+        place, "score", bundle, "--cohort", "data", "--root", "data", "--patient", subject, "--max-refused", 0
+    )
+    refused(strict, 3, "no_data")
