@@ -32,8 +32,8 @@ _NO_PIXELS = (
 )
 """Reports, presentation states, plans, registrations, encapsulated documents, DICOMDIR."""
 _WAVEFORMS = _STORAGE + "9."
-_PROJECTIONS = frozenset({"CR", "DX", "MG", "IO", "PX", "RF", "XA", "RG", "DR"})
-"""Modalities whose image is a projection: ImagerPixelSpacing is all they have."""
+_PROJECTIONS = frozenset({"CR", "DX", "MG", "IO", "PX", "RF", "XA", "RG", "DR", "RTIMAGE"})
+"""Modalities whose image is a projection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,26 +211,49 @@ def _limit(header: Header, needed: int) -> None:
 
 
 def spacing_of(header: Header) -> tuple[tuple[float, float] | None, str]:
-    """Return ((row spacing, column spacing) in mm, its source), (None, "") when the object has none.
+    """Return ((row spacing, column spacing) in mm, where it was measured), (None, "") when there is none.
 
-    PixelSpacing[0] lies between rows, [1] between columns (PS3.3 10.7.1.3). ImagerPixelSpacing is taken
-    for projection X-ray only: it is measured at the detector, not in the patient. Zero in a projection is how
-    some writers leave it open; elsewhere it is a fault.
+    PixelSpacing[0] lies between rows, [1] between columns (PS3.3 10.7.1.3). A spacing that was measured
+    elsewhere than in the patient is taken for projections, scanned films and ultrasound alone, and says so.
+    Zero in a projection is how some writers leave it open; elsewhere it is a fault.
 
     Raises:
         DicomRefusal: ``invalid_spacing`` when it is zero, negative or not a number.
     """
-    for tag, source in (
-        (tags.PIXEL_SPACING, "PixelSpacing"),
-        (tags.IMAGER_PIXEL_SPACING, "ImagerPixelSpacing"),
-    ):
-        if tag == tags.IMAGER_PIXEL_SPACING and not header.projection:
-            continue
-        values = header.elements.numbers(tag)
+    elements = header.elements
+    for tag, place in ((tags.PIXEL_SPACING, "in the patient"), *_elsewhere(header)):
+        values = elements.numbers(tag)
         spacing = None if header.projection and not any(values) else checked_spacing(values)
         if spacing is not None:
-            return spacing, source
+            return spacing, place
+    if header.text(tags.MODALITY) == "US":
+        spacing = _region_spacing(elements.sequences.get(tags.ULTRASOUND_REGIONS, []))
+        return spacing, "in the ultrasound region" if spacing else ""
     return None, ""
+
+
+def _elsewhere(header: Header) -> tuple[tuple[int, str], ...]:
+    scanned = (tags.NOMINAL_SCANNED_SPACING, "on the scanned film")
+    if header.projection:
+        detector = (tags.IMAGER_PIXEL_SPACING, "at the detector")
+        return detector, scanned, (tags.IMAGE_PLANE_SPACING, "in the image plane")
+    return (scanned,) if header.sop_class == _SECONDARY_CAPTURE else ()
+
+
+_SECONDARY_CAPTURE = _STORAGE + "7"
+_CENTIMETRES, _TISSUE_PLANE = 3, 1
+
+
+def _region_spacing(regions: list[Elements]) -> tuple[float, float] | None:
+    """Return the spacing that all two-dimensional regions in centimetres agree on (PS3.3 C.8.5.5)."""
+    found = set()
+    for region in regions:
+        if region.integer(tags.REGION_FORMAT) != _TISSUE_PLANE:
+            continue
+        if any(region.integer(tag) != _CENTIMETRES for tag in tags.REGION_UNITS):
+            return None
+        found.add(tuple(10 * abs(region.number(tag) or 0) for tag in reversed(tags.REGION_DELTAS)))
+    return checked_spacing(found.pop()) if len(found) == 1 else None
 
 
 MAX_SPACING_MM = 1000.0

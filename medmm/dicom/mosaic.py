@@ -27,7 +27,10 @@ _ALIGNED = 0.99
 
 def is_mosaic(header: Header) -> bool:
     """Return whether the image is a sheet of tiles: ImageType says so, or United Imaging's count of them."""
-    return "MOSAIC" in header.elements.texts(tags.IMAGE_TYPE) or tags.GRID_IMAGES in header.elements.values
+    if "MOSAIC" in header.elements.texts(tags.IMAGE_TYPE):
+        return True
+    creator = header.elements.text(tags.GRID_CREATOR)
+    return creator == "Image Private Header" and tags.GRID_IMAGES in header.elements.values
 
 
 def tiles_of(header: Header) -> list[Plane]:
@@ -37,7 +40,8 @@ def tiles_of(header: Header) -> list[Plane]:
         DicomRefusal: ``missing_geometry`` or ``inconsistent_geometry``.
     """
     sheet = planes_of(header)[0]
-    csa = csa_numbers(header.elements.values.get(tags.SIEMENS_IMAGE_HEADER, b""))
+    owned = header.elements.text(tags.SIEMENS_CSA_CREATOR) == "SIEMENS CSA HEADER"
+    csa = csa_numbers(header.elements.values.get(tags.SIEMENS_IMAGE_HEADER, b"")) if owned else {}
     count = int(csa.get("NumberOfImagesInMosaic", (header.elements.integer(tags.MOSAIC_IMAGES) or 0,))[0])
     normal = np.array(csa.get("SliceNormalVector", ()))
     step = header.elements.number(tags.SPACING_BETWEEN_SLICES)

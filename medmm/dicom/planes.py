@@ -16,6 +16,7 @@ from medmm.dicom.header import Header, Layout, checked_spacing, layout_of, spaci
 from medmm.errors import DicomRefusal
 
 SPLITTING = (
+    "StackID",
     "EchoNumbers",
     "EchoTime",
     "DiffusionBValue",
@@ -28,12 +29,14 @@ SPLITTING = (
     "TriggerTime",
     "FrameReferenceTime",
     "ImageType",
-    "StackID",
     "AcquisitionTime",
 )
 """What may tell the volumes of one series apart, in the order in which it is tried."""
-CONTRASTS = 6
+CONTRASTS = 7
 """The first so many of :data:`SPLITTING` are one value per volume: they split it even without a collision."""
+
+
+_IMAGE_TYPE = SPLITTING.index("ImageType")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Plane:
     @property
     def localizer(self) -> bool:
         """Return whether ImageType calls it a localizer."""
-        return "LOCALIZER" in self.traits[11]
+        return "LOCALIZER" in self.traits[_IMAGE_TYPE]
 
 
 def planes_of(header: Header) -> list[Plane]:
@@ -152,24 +155,37 @@ def _classic(header: Header, layout: Layout, frame: int) -> Plane:
 
 def _classic_traits(elements: Elements) -> tuple[Any, ...]:
     b_value = elements.number(tags.B_VALUE)
-    for tag in (tags.SIEMENS_B_VALUE, tags.PHILIPS_B_VALUE, tags.GE_B_VALUE):
-        b_value = elements.number(tag) if b_value is None else b_value
+    for creator, block, tag in _PRIVATE_B_VALUES:
+        if b_value is None and elements.text(block).startswith(creator):
+            b_value = elements.number(tag)
+
+    def plain(tag: int) -> float | None:
+        return _plain(elements.number(tag))
+
     return (
+        "",
         elements.text(tags.ECHO_NUMBERS),
-        elements.text(tags.ECHO_TIME),
+        plain(tags.ECHO_TIME),
         _plain(b_value),
         elements.numbers(tags.GRADIENT_ORIENTATION),
         elements.text(tags.CONVOLUTION_KERNEL),
-        elements.text(tags.TEMPORAL_POSITION),
-        elements.text(tags.INVERSION_TIME),
-        elements.text(tags.FLIP_ANGLE),
-        elements.text(tags.ACQUISITION_NUMBER),
-        elements.text(tags.TRIGGER_TIME),
-        elements.text(tags.FRAME_REFERENCE_TIME),
+        plain(tags.TEMPORAL_POSITION),
+        plain(tags.INVERSION_TIME),
+        plain(tags.FLIP_ANGLE),
+        plain(tags.ACQUISITION_NUMBER),
+        plain(tags.TRIGGER_TIME),
+        plain(tags.FRAME_REFERENCE_TIME),
         elements.texts(tags.IMAGE_TYPE),
-        "",
         elements.text(tags.ACQUISITION_TIME),
     )
+
+
+_PRIVATE_B_VALUES = (
+    ("SIEMENS MR HEADER", tags.SIEMENS_CREATOR, tags.SIEMENS_B_VALUE),
+    ("GEMS_PARM_01", tags.GE_CREATOR, tags.GE_B_VALUE),
+    ("Philips Imaging DD 001", tags.PHILIPS_CREATOR, tags.PHILIPS_B_VALUE),
+)
+"""Where vendors put the b-value before the standard had a place for it: creator, its element, the value."""
 
 
 def _plain(value: float | None) -> float | None:
@@ -206,6 +222,7 @@ def _functional_traits(find: Any) -> tuple[Any, ...]:
     kinds = [find(tag) for tag in (tags.MR_FRAME_TYPE, tags.CT_FRAME_TYPE, tags.PET_FRAME_TYPE)]
     frame_type = next((kind for kind in kinds if kind.values), Elements())
     return (
+        content.text(tags.STACK_ID),
         "",
         find(tags.MR_ECHO).number(tags.EFFECTIVE_ECHO_TIME),
         _plain(diffusion.number(tags.B_VALUE)),
@@ -218,7 +235,6 @@ def _functional_traits(find: Any) -> tuple[Any, ...]:
         find(tags.CARDIAC_SYNCHRONIZATION).number(tags.TRIGGER_DELAY),
         "",
         (*frame_type.texts(tags.FRAME_TYPE), frame_type.text(tags.COMPLEX_COMPONENT)),
-        content.text(tags.STACK_ID),
         "",
     )
 

@@ -252,7 +252,8 @@ def split(planes: list[Plane], found: SeriesPlan) -> list[list[Plane]]:
         DicomRefusal: ``duplicate_slices`` or ``multiple_volumes`` when nothing tells the slices apart.
     """
     parts = _by_traits(planes, range(CONTRASTS))
-    if len(parts) > 1 and all(len(part) > 1 for part in parts):
+    # A contrast that is another one for every slice is no contrast but a slip of the writer.
+    if 1 < len(parts) < len(planes):
         return [piece for part in parts for piece in split_collisions(part, found)]
     return split_collisions(planes, found)
 

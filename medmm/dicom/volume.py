@@ -177,11 +177,11 @@ def _units(plane: Plane) -> str:
 def _notes(plan: Plan) -> tuple[str, ...]:
     """Return what a reader should know and no refusal says."""
     first, notes = plan.planes[0], []
-    source = spacing_of(first.header)[1]
+    place = spacing_of(first.header)[1]
     if plan.stack is None and first.spacing is None:
         notes.append("no pixel spacing")
-    if source == "ImagerPixelSpacing":
-        notes.append("spacing at the detector (ImagerPixelSpacing)")
+    if first.spacing is not None and place not in ("", "in the patient"):
+        notes.append(f"spacing measured {place}")
     if plan.stack is None and first.orientation is None:
         notes.append("no orientation")
     if plan.stack is not None:

@@ -230,7 +230,29 @@ def test_rule_24_detector_spacing_only_for_projections(scanner):
         scanner.slice(PixelSpacing=None, ImagerPixelSpacing=[0.2, 0.3], Modality="DX", SOPClassUID=DX)
     )
     assert image.spacing_mm == (0.2, 0.3)
-    assert "spacing at the detector (ImagerPixelSpacing)" in image.certificate.notes
+    assert "spacing measured at the detector" in image.certificate.notes
+
+
+@pytest.mark.parametrize(
+    ("units", "deltas", "spacing"),
+    [
+        ([(3, 3)], [(0.02, 0.03)], (0.3, 0.2)),
+        ([(3, 3), (3, 3)], [(0.02, 0.03), (0.02, 0.03)], (0.3, 0.2)),
+        ([(3, 3), (3, 3)], [(0.02, 0.03), (0.02, 0.04)], None),
+        ([(4, 7)], [(0.02, 0.03)], None),
+    ],
+)
+def test_rule_24_ultrasound_is_calibrated_by_its_regions(scanner, units, deltas, spacing):
+    regions = []
+    for (x, y), (across, down) in zip(units, deltas, strict=True):
+        region = Dataset()
+        region.RegionSpatialFormat, region.PhysicalUnitsXDirection, region.PhysicalUnitsYDirection = 1, x, y
+        region.PhysicalDeltaX, region.PhysicalDeltaY = across, down
+        regions.append(region)
+    drop = dict.fromkeys(("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"))
+    image = load(scanner.slice(Modality="US", SequenceOfUltrasoundRegions=regions, **drop))
+    assert image.spacing_mm == (None if spacing is None else pytest.approx(spacing))
+    assert ("spacing measured in the ultrasound region" in image.certificate.notes) == (spacing is not None)
 
 
 def test_rule_25_rgb_interleaved_and_planar(scanner):

@@ -163,6 +163,19 @@ def test_rule_08_phases_at_other_places_are_not_interleaved(scanner):
     assert [result.content.spacing_mm for result in results] == [(0.8, 0.5, 2.5)] * 2
 
 
+def test_rule_08_a_single_slice_of_another_contrast_is_no_part_of_the_volume(scanner, refused):
+    scanner.stack(EchoTime=30)
+    scanner.slice(12.5, EchoTime=60)
+    assert refused(scanner.folder).reason == "multiple_volumes"
+    assert [r.content.array.shape for r in load_series(scanner.folder)] == [(4, 3, 5), (3, 4)]
+
+
+def test_rule_08_the_same_number_written_otherwise_is_no_contrast(scanner):
+    for index, z in enumerate((0.0, 2.5, 5.0)):
+        scanner.slice(z, EchoTime="30.0" if index else "30")
+    assert load(scanner.folder).array.shape == (4, 3, 3)
+
+
 def test_rule_08_volumes_that_nothing_tells_apart(scanner, refused):
     for phase in (1, 2):
         for z in (0.0, 2.5, 5.0):
