@@ -49,7 +49,10 @@ class FieldSpec(Declared):
 
 
 class ResultSpec(Declared):
-    """One code of a long table: a biomarker with any number of timed results per patient."""
+    """One code of a long table: a biomarker with any number of timed results per patient.
+
+    ``limits`` are the limits of detection in the declared unit, taken for a recorded "-inf" or "inf".
+    """
 
     role: Role
     kind: Literal["number"] = "number"
@@ -134,8 +137,8 @@ class Value:
         status: why the value is or is not there.
         text: the cell as recorded ("<0.01", "male"); empty when there was none.
         comparator: "", "<", "<=", ">" or ">=", when the laboratory gave a limit.
-        offset_days: when it became known, in days before (negative) or at the prediction time;
-            None for a field without a time, and for an undated one.
+        offset_days: when it was collected, in days before (negative) or at the prediction time; None for a
+            field without a time, and for an undated one.
         undated: whether it was used on a person's word that it was known in time.
     """
 

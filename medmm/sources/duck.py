@@ -122,6 +122,8 @@ def _unreadable(what: str, error: Exception) -> DataError:
     place = f", line {line.group(1)}" if line else ""
     if "Expected Number of Columns" in text or "Too many columns" in text:
         return DataError(f"{what}{place}: this line has not as many cells as the header; repair the file")
+    if "unterminated quote" in text or "invalid state" in text:
+        return DataError(f"{what}{place}: a quote is not closed, or line endings are mixed; repair the file")
     return DataError(f"{what}{place} cannot be read as a table ({type(error).__name__}); repair the file")
 
 

@@ -69,6 +69,8 @@ def open_table(engine: Engine, root: Path, name: str) -> Table:
     path = contained(root, name)
     if not path.is_file():
         raise DataError(f"the table {name} is not in {root}; check the name, or pass another --root")
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{name} is no kind of table that is read; {', '.join(SUFFIXES)} are")
     if path.suffix.lower() == ".parquet":
         source = f"read_parquet({literal(str(path))})"
         columns = tuple(row[0] for row in engine.rows(f"DESCRIBE SELECT * FROM {source}", what=name))

@@ -46,6 +46,8 @@ def test_reads_every_cell_as_the_text_it_was(
         (b"", "is empty"),
         (b"id,v\n1,2\nsecret\n", "line 3: this line has not as many cells"),
         (b"id,id\n1,2\n", "repeats a column name"),
+        (b'id,v\n1,"secret\n', "line 2: a quote is not closed"),
+        (b"id,v\r\n1,secret\n2,3\r\n", "line endings are mixed"),
         (b"id,\n1,2\n", "leaves one empty"),
         ("id,v\n1,2\n".encode("utf-16"), "UTF-16"),
     ],
@@ -63,6 +65,26 @@ def test_a_missing_file_or_column_is_named_with_the_way_out(tmp_path: Path) -> N
     (tmp_path / "t.csv").write_text("patient_id,v\n1,2\n")
     with Engine() as engine, pytest.raises(DataError, match="did you mean 'patient_id'"):
         open_table(engine, tmp_path, "t.csv").require(["patientid"], why="id")
+
+
+def test_a_file_of_another_kind_is_not_tried(tmp_path: Path) -> None:
+    (tmp_path / "t.xlsx").write_bytes(b"PK")
+    with pytest.raises(DataError, match="no kind of table"):
+        _read(tmp_path, "t.xlsx")
+
+
+PIECES = [b"id", b",", b'"', b"\n", b"\r\n", b"\x00", b";", b"\xff", b"1", b"'", b"\t", b"\xef\xbb\xbf", b" "]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=20))
+def test_any_bytes_are_a_table_or_a_refusal(tmp_path: Path, pieces: list[bytes]) -> None:
+    (tmp_path / "t.csv").write_bytes(b"id,v\n" + b"".join(pieces))
+    try:
+        columns, rows = _read(tmp_path, "t.csv")
+    except DataError:
+        return
+    assert all(len(row) == len(columns) for row in rows)
 
 
 def test_a_table_stays_inside_the_root(tmp_path: Path) -> None:
