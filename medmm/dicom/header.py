@@ -142,14 +142,7 @@ def layout_of(header: Header) -> Layout:
     Raises:
         DicomRefusal: ``missing_tags``, ``corrupt``, ``unsupported_photometric`` or ``resource_limit``.
     """
-    elements = header.elements
-    if header.parsed.truncated and header.pixels is None:
-        raise DicomRefusal("corrupt", "the file ends inside its header")
-    photometric = elements.text(tags.PHOTOMETRIC).upper()
-    if not photometric:
-        raise DicomRefusal("missing_tags", "PhotometricInterpretation is absent")
-    if photometric not in _SAMPLES:
-        raise DicomRefusal("unsupported_photometric", "PhotometricInterpretation is not one that medmm reads")
+    elements, photometric = header.elements, _photometric(header)
     rows, columns = _required(elements, tags.ROWS, "Rows"), _required(elements, tags.COLUMNS, "Columns")
     allocated = _required(elements, tags.BITS_ALLOCATED, "BitsAllocated")
     stored = _required(elements, tags.BITS_STORED, "BitsStored")
@@ -179,6 +172,18 @@ def layout_of(header: Header) -> Layout:
         signed=sign == 1,
         planar=planar,
     )
+
+
+def _photometric(header: Header) -> str:
+    """Return PhotometricInterpretation, one of those that are read."""
+    if header.parsed.truncated and header.pixels is None:
+        raise DicomRefusal("corrupt", "the file ends inside its header")
+    photometric = header.text(tags.PHOTOMETRIC).upper()
+    if not photometric:
+        raise DicomRefusal("missing_tags", "PhotometricInterpretation is absent")
+    if photometric not in _SAMPLES:
+        raise DicomRefusal("unsupported_photometric", "PhotometricInterpretation is not one that medmm reads")
+    return photometric
 
 
 _SAMPLES = {

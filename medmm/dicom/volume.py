@@ -149,7 +149,10 @@ def _to_canonical(plan: Plan, values: Array, valid: Bools) -> tuple[Array, Bools
 
 
 def _plane_affine(plane: Plane) -> Float64 | None:
-    """Return (row, column, slice) → RAS+ mm of a 2-D image; its third axis is the normal, thickness long."""
+    """Return (row, column, slice) → RAS+ mm of a 2-D image.
+
+    Its third axis is the normal, SliceThickness long where there is one; it has no spacing of its own.
+    """
     if plane.position is None or plane.orientation is None or plane.spacing is None:
         return None
     row, column, normal = directions(plane.orientation)
