@@ -114,10 +114,7 @@ def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
     choices = {subject: archive.choose(subject, moment) for subject, moment in predictions.items()}
     excluded = dict.fromkeys(everybody - set(listed), "not_in_subjects")
     excluded |= dict.fromkeys(set(listed) - set(predictions), _no_time(spec))
-    for subject in predictions:
-        known = {name for name, found in labels.items() if subject in found} if opened.outcomes else None
-        if reason := _exclusion(spec, rows.get(subject, {}), choices[subject], known):
-            excluded[subject] = reason
+    excluded |= _excluded(opened, rows, choices, labels)
     kept = sorted(set(predictions) - set(excluded))
     chosen = {subject: choices[subject] for subject in kept}
     results, notes = _long_tables(opened, {subject: predictions[subject] for subject in kept})
@@ -156,14 +153,10 @@ def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
 def declarations(spec: CohortSpec) -> dict[str, Declaration]:
     """Return what each block offers to a model: fields and results of role `input`, and every image."""
     offered: dict[str, Declaration] = {}
-    fields = {n: f for n, f in (spec.records.fields if spec.records else {}).items() if f.role == "input"}
-    results = {
-        n: r for n, r in (spec.biomarkers.results if spec.biomarkers else {}).items() if r.role == "input"
-    }
-    if fields:
-        offered["records"] = fields
-    if results:
-        offered["biomarkers"] = results
+    if spec.records and inputs(spec.records.fields):
+        offered["records"] = inputs(spec.records.fields)
+    if spec.biomarkers and inputs(spec.biomarkers.results):
+        offered["biomarkers"] = inputs(spec.biomarkers.results)
     return offered | spec.images
 
 
@@ -192,20 +185,25 @@ def _no_time(spec: CohortSpec) -> str:
     return "no_index_study" if spec.prediction_time.from_image else "no_prediction_time"
 
 
-def _exclusion(
-    spec: CohortSpec, row: Mapping[str, Value], choices: Choices, labelled: set[str] | None
-) -> str:
-    """Return the first declared reason that applies; outcomes are not looked at when there are none."""
-    for reason, exclusion in spec.exclusions.items():
-        if exclusion.field is not None:
-            applies = _field_excludes(exclusion, row.get(exclusion.field, MISSING))
-        elif exclusion.image is not None:
-            applies = choices[exclusion.image].taken is None
-        else:
-            applies = labelled is not None and exclusion.outcome not in labelled
-        if applies:
-            return reason
-    return ""
+def _excluded(
+    opened: Opened,
+    rows: Mapping[str, Mapping[str, Value]],
+    choices: Mapping[str, Choices],
+    labels: Mapping[str, Mapping[str, float]],
+) -> dict[str, str]:
+    """Return, per subject, the first declared reason that applies; no outcome, when none is read."""
+    found: dict[str, str] = {}
+    for reason, exclusion in opened.spec.exclusions.items():
+        for subject, chosen in choices.items():
+            if exclusion.field is not None:
+                applies = _field_excludes(exclusion, rows[subject].get(exclusion.field, MISSING))
+            elif exclusion.image is not None:
+                applies = chosen[exclusion.image].taken is None
+            else:
+                applies = opened.outcomes and subject not in labels[exclusion.outcome or ""]
+            if applies:
+                found.setdefault(subject, reason)
+    return found
 
 
 def _field_excludes(exclusion: Exclusion, value: Value) -> bool:
