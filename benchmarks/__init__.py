@@ -1,0 +1,1 @@
+"""One script per claim, each printing ratios against a named peer, measured in one run."""
