@@ -74,14 +74,15 @@ def check(cohort: CohortFolder, root: Root = None) -> None:
 
     spec = load_spec(cohort)
     with _progress() as bars:
+        folder = data_root(spec, root)
         linked = link(
             spec,
-            data_root(spec, root),
+            folder,
             key=site_key(),
             index_cache=index_cache(),
             progress=bars("scanning DICOM"),
         )
-    for line in inspect(linked).lines():
+    for line in inspect(linked, root=folder).lines():
         out.print(line, markup=False)
     _next("medmm train pipelines/… --dry-run")
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from medmm.cohort.declare import read_yaml, validated
+from medmm.cohort.declare import read_yaml, refuse_questions, validated
 from medmm.cohort.spec import CohortSpec
 from medmm.columns import Declared
 from medmm.errors import ConfigError
@@ -147,7 +147,8 @@ def load_recipe(path: Path) -> Recipe:
         ConfigError: with the key, what is wrong and the nearest known key.
     """
     file = path / "recipe.yaml" if path.is_dir() else path
-    values, _ = read_yaml(file)
+    values, text = read_yaml(file)
+    refuse_questions(file, text)
     return validated(Recipe, values, where=str(file))
 
 

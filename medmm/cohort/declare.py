@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,10 @@ MAX_YAML_BYTES = 1 << 20
 """A declaration is written by hand; a megabyte of it is an accident or an attack."""
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+QUESTION = re.compile(r"#\s*\?\s*(.*)$")
+"""How a draft marks a line that a person must decide."""
 
 
 class _Loader(yaml.CSafeLoader):
@@ -66,6 +71,25 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], str]:
 def _where(error: yaml.YAMLError) -> str:
     mark: Any = getattr(error, "problem_mark", None)
     return f", line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else ""
+
+
+def refuse_questions(path: Path, text: str) -> None:
+    """Refuse a draft in which a person has not yet answered a marked question.
+
+    Raises:
+        ConfigError: naming each question and its line.
+    """
+    questions = [
+        f"line {number}: {found.group(1) or 'decide'}"
+        for number, line in enumerate(text.splitlines(), 1)
+        if (found := QUESTION.search(line))
+    ]
+    if questions:
+        count = f"{len(questions)} question{'s' if len(questions) > 1 else ''}"
+        raise ConfigError(
+            f"{path} is a draft with {count} for you (answer, then delete the mark `# ?`): "
+            + "; ".join(questions)
+        )
 
 
 def validated(model: type[Model], values: Mapping[str, Any], *, where: str) -> Model:

@@ -6,13 +6,12 @@ The file says nothing about models. ``load_spec`` reads it; :mod:`medmm.cohort.l
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from medmm.cohort.declare import did_you_mean, read_yaml, validated
+from medmm.cohort.declare import did_you_mean, read_yaml, refuse_questions, validated
 from medmm.columns import AssumeKnown, Declared, FieldSpec, ImageSpec, ResultSpec, Words
 from medmm.errors import ConfigError
 
@@ -335,10 +334,6 @@ class CohortSpec(Declared):
         return any(o.table == table and (o.column or n) == column for n, o in self.outcomes.items())
 
 
-QUESTION = re.compile(r"#\s*\?\s*(.*)$")
-"""How a draft marks a line that a person must decide."""
-
-
 def load_spec(path: Path) -> CohortSpec:
     """Read a cohort.yaml, or the one in a folder; a relative `root` is taken from where the file lies.
 
@@ -349,17 +344,7 @@ def load_spec(path: Path) -> CohortSpec:
     if path.is_dir():
         path = path / "cohort.yaml"
     values, text = read_yaml(path)
-    questions = [
-        f"line {number}: {found.group(1) or 'decide'}"
-        for number, line in enumerate(text.splitlines(), 1)
-        if (found := QUESTION.search(line))
-    ]
-    if questions:
-        count = f"{len(questions)} question{'s' if len(questions) > 1 else ''}"
-        raise ConfigError(
-            f"{path} is a draft with {count} for you (answer, then delete the mark `# ?`): "
-            + "; ".join(questions)
-        )
+    refuse_questions(path, text)
     spec = validated(CohortSpec, values, where=str(path))
     if spec.root is None:
         return spec

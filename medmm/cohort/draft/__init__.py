@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from medmm.cohort.declare import QUESTION
 from medmm.cohort.draft.guess import parts
 from medmm.cohort.draft.profile import survey
 from medmm.cohort.draft.write import cohort_text, recipe_text, slug, write_new
-from medmm.cohort.spec import QUESTION
 from medmm.errors import OutputError
 
 
