@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from medmm.report.facts import Provenance
-from medmm.report.images import ImageEvidence
-from medmm.sample import Attribution
+from medmm.report.figures import Mark, people, risk_scale
+from medmm.report.images import Frame, ImageEvidence, frames, legend
+from medmm.report.page import render
+from medmm.report.waterfall import Drawing, PlayerText, Scale, Waterfall, draw
+from medmm.report.wording import against_rate, number, signed, thousands, whole
 
 if TYPE_CHECKING:
     from medmm.evaluation.resampling import Estimate
 
+START = "Reference population, average"
+END = "This patient"
 Training = Literal["not_in_training", "out_of_fold", "in_training"]
 
 
@@ -141,41 +145,6 @@ class InputBlock:
     not_used: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PlayerText:
-    """How one player of an attribution is printed.
-
-    Attributes:
-        label: what a reader sees.
-        value: raw value, "not recorded", or empty for a modality.
-        unit: UCUM unit of value and reference, or empty.
-        reference: reference range as printed ("0 – 4"), or empty.
-        absent: the modality is absent: its bar is the effect of absence.
-    """
-
-    label: str
-    value: str = ""
-    unit: str = ""
-    reference: str = ""
-    absent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Waterfall:
-    """An attribution and how to print its players.
-
-    Attributes:
-        attribution: in log-odds of the logit before calibration, exactly as computed; the page draws it on
-            the calibrated scale and prints it as it is in the receipt.
-        players: text per name in the attribution; a name without text is printed as it is.
-        title: heading ("PSA and age"); empty for the modality level.
-    """
-
-    attribution: Attribution
-    players: Mapping[str, PlayerText] = field(default_factory=dict)
-    title: str = ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HowGood:
     """How the model did on patients with the same modalities available.
@@ -264,5 +233,102 @@ class PatientPage:
 
 
 def render_patient(page: PatientPage) -> str:
-    """Return the page as one self-contained HTML document."""
-    raise NotImplementedError(page.pseudonym)
+    """Return the page as one self-contained HTML document.
+
+    Unless the patient was scored, no risk, bar, value or figure of performance is printed.
+    """
+    scored = page.status == "scored" and page.risk is not None
+    shown = page if scored else replace(page, risk=None, modalities=None, fields=(), images=(), how_good=None)
+    scale = _scale(shown)
+    drawing = draw(shown.modalities, scale, start=START, end=END) if shown.modalities else None
+    return render(
+        "patient.html.j2",
+        page=shown,
+        scored=scored,
+        undated=_any_undated(page.inputs),
+        drawing=drawing,
+        field_drawings=[_fields(waterfall, shown, scale, drawing) for waterfall in shown.fields],
+        images=[(evidence, _frames(evidence), _swatches(evidence)) for evidence in shown.images],
+        receipts=_receipts(shown),
+        **(_hero(shown.risk, shown.question) if shown.risk else {}),
+    )
+
+
+def _any_undated(blocks: tuple[InputBlock, ...]) -> bool:
+    fields = any(used.undated for block in blocks for used in block.fields)
+    return fields or any(series.undated for block in blocks for series in block.series)
+
+
+def _hero(risk: Risk, question: str) -> dict[str, object]:
+    limits = None if risk.low is None or risk.high is None else (risk.low, risk.high)
+    marks = [Mark("cohort's rate", risk.cohort_rate)]
+    if risk.threshold is not None:
+        marks.append(Mark("threshold", risk.threshold))
+    return {
+        "against": against_rate(risk.probability, risk.cohort_rate),
+        "limits": limits,
+        "people": people(risk.probability, question),
+        "scale": risk_scale(Mark("this patient", risk.probability), limits, marks),
+        "same_rounded": risk.threshold is not None and whole(risk.threshold) == whole(risk.probability),
+    }
+
+
+def _scale(page: PatientPage) -> Scale:
+    calibration = page.risk.calibration if page.risk else None
+    if calibration is None or calibration.slope is None or calibration.intercept is None:
+        return Scale(affine=False)
+    return Scale(calibration.slope, calibration.intercept)
+
+
+def _fields(waterfall: Waterfall, page: PatientPage, scale: Scale, modalities: Drawing | None) -> Drawing:
+    """Return a drawn field waterfall; players that are whole modalities carry their block's label."""
+    component = waterfall.attribution.component
+    blocks = {block.name: block for block in page.inputs if block.name != component}
+    whole_blocks = {
+        name: PlayerText(f"{block.label}, as a whole", absent=bool(block.absent))
+        for name, block in blocks.items()
+    }
+    named = replace(waterfall, players={**whole_blocks, **waterfall.players})
+    printed = (
+        {name: value for name, value in modalities.printed().items() if name in blocks} if modalities else {}
+    )
+    return draw(named, scale, start=START, end=END, modalities=printed)
+
+
+def _frames(evidence: ImageEvidence) -> tuple[Frame, ...]:
+    """Return the slices; a map that failed its gate is not drawn, whatever the page was handed."""
+    if evidence.gate != "withheld":
+        return frames(evidence)
+    bare = tuple(replace(part, map=None) for part in evidence.slices)
+    return frames(replace(evidence, slices=bare))
+
+
+def _swatches(evidence: ImageEvidence) -> tuple[tuple[str, str], ...]:
+    return legend(evidence.labels) if evidence.kind == "label_map" else ()
+
+
+def _receipts(page: PatientPage) -> list[tuple[str, str]]:
+    """Return the lines by which anyone can check that the bars add up."""
+    lines = []
+    for waterfall in ([page.modalities] if page.modalities else []) + list(page.fields):
+        attribution = waterfall.attribution
+        lines.append(
+            (
+                f"Receipt: {waterfall.title or 'inputs'}",
+                f"base {number(attribution.base, 6)} + sum {number(sum(attribution.values), 6)} = "
+                f"logit {number(attribution.logit, 6)}, residual {attribution.residual:.1e} (1e-5 allowed)",
+            )
+        )
+    if page.risk and page.risk.calibration.slope is not None and page.risk.calibration.intercept is not None:
+        slope, intercept = page.risk.calibration.slope, page.risk.calibration.intercept
+        told = f"{number(slope, 4)} × logit {signed(intercept, 4)} = {number(page.risk.calibrated_logit, 6)}"
+        lines.append(("Calibrated log-odds", told))
+    if page.reference:
+        lines.append(("Reference population", _reference(page.reference)))
+    return lines
+
+
+def _reference(reference: ReferenceFacts) -> str:
+    text = f"{reference.kind}, {thousands(reference.size)} for {thousands(reference.of)} training patients"
+    text += f"; sampling error of the base {reference.sampling_error:.3f} log-odds"
+    return f"{text}; sha256 {reference.sha256}" if reference.sha256 else text

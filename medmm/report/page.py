@@ -1,0 +1,85 @@
+"""From a template and plain values to one self-contained file."""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from medmm.errors import OutputError
+from medmm.report import wording
+
+
+def render(template: str, **values: Any) -> str:
+    """Return the template filled in: everything escaped, an undefined name is an error."""
+    return _environment().get_template(template).render(**values)
+
+
+def data_uri(png: bytes) -> str:
+    """Return a PNG as the ``data:`` address that the page's content security policy admits."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def write_page(html: str, path: Path) -> None:
+    """Write a page so that ``path`` holds all of it or what it held before; only its owner may read it.
+
+    Args:
+        html: a rendered page.
+        path: the file; its folder is made.
+
+    Raises:
+        OutputError: if the folder cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".page-", suffix=".html", dir=path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write a report in {path.parent}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(html)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write the report {path}: {error.strerror}") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        finalize=_printable,
+    )
+    environment.filters.update(
+        of_100=wording.of_100,
+        count_of_100=wording.count_of_100,
+        signed=wording.signed,
+        number=wording.number,
+        percent=wording.percent,
+        thousands=wording.thousands,
+        interval=wording.interval,
+        estimated=wording.estimated,
+        unit=wording.unit_text,
+        with_unit=wording.with_unit,
+        when=wording.when,
+        data_uri=data_uri,
+        zip=zip,
+    )
+    return environment
+
+
+def _printable(value: Any) -> Any:
+    return wording.plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
