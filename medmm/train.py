@@ -26,6 +26,7 @@ from medmm.fitting.judgement import Judgement, judge
 from medmm.fitting.partition import deal
 from medmm.fitting.rehearsal import rehearse as rehearsed
 from medmm.recipe import LateStack, Recipe, check_outcome, cohort_folder, load_recipe
+from medmm.report import plots
 from medmm.report.images import Tile, contact_sheet
 from medmm.sample import Patient
 from medmm.sealing import seal
@@ -258,8 +259,16 @@ def _track(run: tracking.Run, planned: Plan, out_of_fold: OutOfFold, judgement: 
             if np.isfinite(estimate.value)
         }
     )
+    run.text("recipe.json", recipe.model_dump_json(indent=1, exclude={"cohort"}))
+    aurocs = {model: measures["auroc"] for model, measures in judgement.figures.items()}
+    run.figure("auroc", plots.intervals(aurocs, title="AUROC out-of-fold", reference=0.5))
+    run.figure("calibration", plots.calibration(judgement.overall))
+    outer = {name: history.epochs for name, history in out_of_fold.histories.items() if "inner" not in name}
+    run.figure("learning", plots.learning(outer))
     if judgement.verdict:
-        run.text("verdict", judgement.verdict.word)
+        gains = {f"fused - {name}": gain for name, gain in judgement.verdict.differences.items()}
+        run.figure("verdict", plots.intervals(gains, title=judgement.verdict.word, reference=0.0))
+        run.text("verdict", judgement.verdict.sentence())
 
 
 def summary(trained: Trained) -> list[str]:

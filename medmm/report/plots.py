@@ -1,0 +1,75 @@
+"""Figures for the tracking UI, as PNG; the only place that draws with matplotlib, imported when asked for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from medmm.evaluation.calibrate import Agreement
+    from medmm.evaluation.resampling import Estimate
+
+BLUE, GREY = "#0a5e6b", "#8a949c"
+"""Told apart in grey too."""
+
+
+def intervals(estimates: Mapping[str, Estimate], *, title: str, reference: float) -> bytes:
+    """Return a forest plot: one estimate with its 95 % interval per row, and a line at ``reference``."""
+    figure, axes = _figure(height=0.45 * len(estimates) + 1.2)
+    names = list(estimates)[::-1]
+    for row, name in enumerate(names):
+        found = estimates[name]
+        axes.plot([found.lower, found.upper], [row, row], color=BLUE, linewidth=2)
+        axes.plot(found.value, row, "o", color=BLUE)
+        axes.annotate(str(found), (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+    axes.axvline(reference, color=GREY, linestyle="--", linewidth=1)
+    axes.set_yticks(range(len(estimates)), [_plain(name) for name in names], parse_math=False)
+    axes.set_title(title, parse_math=False)
+    return _png(figure)
+
+
+def calibration(found: Agreement) -> bytes:
+    """Return the smoothed calibration curve: predicted risk against the observed share of events."""
+    figure, axes = _figure(height=4)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+    axes.plot(found.curve_risk, found.curve_observed, color=BLUE, linewidth=2)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted risk", ylabel="observed share", aspect="equal")
+    axes.set_title("Calibration, out-of-fold")
+    return _png(figure)
+
+
+def learning(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
+    """Return the loss per epoch of each fit; on the patients it was stopped on where there are such."""
+    figure, axes = _figure(height=4)
+    for name, epochs in curves.items():
+        losses = [row.get("select_loss", row["loss"]) for row in epochs]
+        axes.plot(range(1, len(losses) + 1), losses, linewidth=1, label=_plain(name))
+    axes.set(xlabel="epoch", ylabel="class-weighted loss")
+    axes.set_title("Learning curves")
+    axes.legend(fontsize=7, ncols=2, frameon=False)
+    return _png(figure)
+
+
+def _figure(*, height: float) -> tuple[Figure, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _plain(name: str) -> str:
+    """Return a name that matplotlib does not read as mathematics, nor hide from a legend."""
+    return name.replace("$", r"\$").removeprefix("_")
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
