@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medmm.columns import FieldSpec, ImageSpec
+from medmm.errors import ConfigError
+from medmm.recipe import cohort_folder, load_recipe
+
+PIPELINES = Path(__file__).parents[1] / "pipelines"
+
+TEXT = """
+name: small
+question: Is it so?
+intended_use: A test.
+cohort: ../cohort
+outcome: ill
+modalities:
+  records: {kind: records}
+"""
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_a_recipe_names_its_cohort_relative_to_itself(tmp_path):
+    file = written(tmp_path, TEXT)
+    assert cohort_folder(load_recipe(file), file) == (tmp_path / "../cohort").resolve()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("outcome:", "outcom:", "did you mean 'outcome'"),
+        ("name: small", "name: Small Recipe", "name"),
+        ("  records: {kind: records}", "  records: {}", "kind"),
+        ("outcome: ill", "outcome: ill\nfusion: {kind: concatt}", "concat"),
+        ("outcome: ill", "outcome: ill\nfitting: {epoch: 3}", "did you mean 'epochs'"),
+        ("outcome: ill", "outcome: ill\nthreshold: {risk: 0.2, sensitivity: 0.9}", "one of them"),
+        ("outcome: ill", "outcome: ill # ? which?", "which?"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path, old, new, said):
+    with pytest.raises(ConfigError, match=said):
+        load_recipe(written(tmp_path, TEXT.replace(old, new)))
+
+
+def test_a_block_that_the_cohort_lacks_is_named(tmp_path):
+    recipe = load_recipe(written(tmp_path, TEXT))
+    with pytest.raises(ConfigError, match="no block 'records'; it has ct"):
+        recipe.build({"ct": ImageSpec(dir="dicom")})
+
+
+def test_a_kind_that_nobody_offers_is_named(tmp_path):
+    recipe = load_recipe(written(tmp_path, TEXT.replace("kind: records", "kind: record")))
+    with pytest.raises(ConfigError, match="did you mean 'records'"):
+        recipe.build({"records": {"age": FieldSpec(role="input", kind="number")}})
+
+
+@pytest.mark.parametrize("folder", sorted(PIPELINES.iterdir()), ids=lambda folder: folder.name)
+def test_every_pipeline_builds_on_its_cohort(folder):
+    from medmm.cohort.link import declarations
+    from medmm.cohort.spec import load_spec
+    from medmm.recipe import check_outcome
+
+    recipe = load_recipe(folder)
+    spec = load_spec(cohort_folder(recipe, folder))
+    check_outcome(recipe, spec)
+    assert recipe.name == folder.name
+    assert set(recipe.build(dict(declarations(spec)))) == set(recipe.modalities)
+
+
+def test_the_demo_runs_the_shipped_pipeline():
+    from importlib.resources import files
+
+    shipped = load_recipe(PIPELINES / "synthetic_ct").model_dump(exclude={"cohort"})
+    demo = Path(str(files("medmm").joinpath("demo_recipe.yaml")))
+    assert load_recipe(demo).model_dump(exclude={"cohort"}) == shipped
