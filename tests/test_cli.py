@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = [
+    (),
+    ("cohort",),
+    ("init",),
+    ("train",),
+    ("score",),
+    ("explain",),
+    ("evaluate",),
+    ("verify",),
+    ("demo",),
+]
+HEAVY = {
+    "torch",
+    "monai",
+    "mlflow",
+    "shap",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "pydicom",
+    "duckdb",
+    "numpy",
+}
+
+
+def medmm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "medmm", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command) or "medmm")
+def test_every_door_explains_itself(command):
+    done = medmm(*command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+    if command not in ((), ("cohort",)):
+        assert "Example" in done.stdout
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from medmm import cli; print(*sorted(m.split('.')[0] for m in sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not HEAVY & set(loaded.split())
+
+
+def test_a_mistyped_command_is_a_usage_error():
+    assert medmm("trian").returncode == 2
+    assert medmm("explain", "bundle", "--cohort", "x").returncode == 2
+
+
+def test_completion_can_be_shown():
+    done = medmm("--show-completion", "bash")
+    assert "complete" in done.stdout.lower()
+
+
+def test_without_arguments_it_shows_the_doors():
+    assert "train" in medmm().stdout
