@@ -23,7 +23,7 @@ from medmm import bundle
 from medmm.arrays import Float64
 from medmm.attribution.game import Reference
 from medmm.attribution.gate import GatePatient, GateReport, gate
-from medmm.attribution.reference import centroids, population, to_arrays
+from medmm.attribution.reference import base_and_error, centroids, population, to_arrays
 from medmm.cohort.spec import CohortSpec
 from medmm.fitting.candidates import Problem, fusion_options
 from medmm.fitting.crossval import Final, OutOfFold, final_network
@@ -66,7 +66,8 @@ def seal(
         save_file(to_arrays(means), folder / "reference" / "centroids.safetensors")
         description = _describe(problem, judgement, final, spec, cohort_digest, whole)
         gates = {name: _gate_json(_gate(problem, final, inputs, name)) for name in problem.images}
-        metrics = judgement.to_json() | {"gate": gates}
+        bases = {each.kind: base_and_error(runtime, each)[0] for each in (whole, means)}
+        metrics = judgement.to_json() | {"gate": gates, "reference_bases": bases}
         bundle.write_json(folder / "bundle.json", description.model_dump(mode="json"))
         bundle.write_json(folder / "preprocess.json", bundle.preprocess_json(final.modalities))
         bundle.write_json(folder / "calibration.json", judgement.calibration.to_json())

@@ -200,3 +200,30 @@ def in_lesion(explainer: Explainer, observed, truth) -> list[float]:
     world = grid @ volume.affine[:3, :3].T + volume.affine[:3, 3]
     inside = np.linalg.norm(world - np.array(lesion["centre_ras_mm"]), axis=-1) <= lesion["radius_mm"] + 10
     return [float(heat[inside].sum() / heat.sum() / inside.mean())]
+
+
+def test_scoring_imports_nothing_that_trains(demo):
+    """Torch, monai, mlflow, shap, scikit-learn, pandas and the like stay off the scoring path."""
+    code = (
+        "import sys; from pathlib import Path;"
+        "from medmm.score import score; from medmm.outputs.table import to_json;"
+        "bundle, data, subject = sys.argv[1:];"
+        "rows = score(Path(bundle), Path(data), root=Path(data), subjects=[subject]);"
+        "assert to_json(rows[0]);"
+        "print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    )
+    command = [sys.executable, "-c", code, str(demo.bundle), str(demo.data), subjects(demo, 1)[0]]
+    loaded = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    heavy = {
+        "torch",
+        "monai",
+        "mlflow",
+        "shap",
+        "sklearn",
+        "scipy",
+        "pandas",
+        "matplotlib",
+        "lightning",
+        "pint",
+    }
+    assert not heavy & loaded

@@ -120,8 +120,14 @@ class Explainer:
         return from_arrays(arrays, self.description.modalities, "centroids")
 
     @cached_property
-    def sampling_error(self) -> float:
-        """Standard error of the base, in log-odds; 0 unless the reference is a sample."""
+    def base_error(self) -> float:
+        """Error of the base in log-odds: sampling error of medoids, distance of centroids, 0 otherwise.
+
+        The distance of centroids is that of their base from the whole population's, measured in training.
+        """
+        if self.reference.kind == "centroids":
+            bases = self.bundle.metrics["reference_bases"]
+            return float(abs(bases["centroids"] - bases["population"]))
         return base_and_error(self.model, self.reference)[1]
 
     @cached_property

@@ -86,7 +86,7 @@ def patient_page(explainer: Explainer, patient: Patient) -> PatientPage:
             kind=explainer.reference.kind,
             size=len(explainer.reference.weights),
             of=description.trained_on,
-            sampling_error=explainer.sampling_error,
+            sampling_error=explainer.base_error,
             sha256=explainer.reference.digest,
         ),
     )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from medmm.arrays import Bools, Float64
+from medmm.arrays import Bools, Float64, Ints
 from medmm.calibration import Platt, sigmoid
 from medmm.evaluation.calibrate import Agreement, agreement, cross_fitted, fit_platt
 from medmm.evaluation.comparison import Verdict, verdict
@@ -92,15 +93,7 @@ def judge(
     figures, counts = {}, {}
     for model, logits in out_of_fold.logits.items():
         rows = np.isfinite(logits)
-        values = calibrated[rows] if model == "fused" else _cross_fitted(logits, labels, out_of_fold, rows)
-        figures[model] = performance(
-            labels[rows],
-            values,
-            out_of_fold.folds[rows],
-            threshold=threshold or 0.5,
-            resamples=recipe.comparison.resamples,
-            seed=recipe.seed,
-        )
+        figures[model] = _figures(recipe, labels[rows], logits[rows], out_of_fold.folds[rows], threshold)
         counts[model] = (int(rows.sum()), int(labels[rows].sum()))
     return Judgement(
         calibration=fit_platt(fused[known], labels[known]),
@@ -133,8 +126,22 @@ def agreement_json(found: Agreement) -> dict[str, Any]:
     }
 
 
-def _cross_fitted(logits: Float64, labels: Float64, out_of_fold: OutOfFold, rows: Bools) -> Float64:
-    return cross_fitted(logits[rows], labels[rows], out_of_fold.folds[rows])
+def _figures(
+    recipe: Recipe, labels: Float64, logits: Float64, folds: Ints, threshold: float | None
+) -> dict[str, Estimate]:
+    """Measure ranking on the logits as they are, and everything about risks after cross-fitted calibration.
+
+    A model that ranks the wrong way round is calibrated to a constant, which would hide its AUROC.
+    """
+    measured = partial(
+        performance,
+        threshold=threshold or 0.5,
+        resamples=recipe.comparison.resamples,
+        seed=recipe.seed,
+    )
+    ranking = measured(labels, logits, folds)
+    risks = measured(labels, cross_fitted(logits, labels, folds), folds)
+    return risks | {name: ranking[name] for name in ("auroc", "auprc")}
 
 
 def _verdict(
@@ -145,20 +152,29 @@ def _verdict(
     names: Sequence[str],
     images: Sequence[str],
 ) -> Verdict | None:
-    """Compare on the patients who have every image and whom every model could score."""
+    """Compare on every patient who has the image; whom a rival cannot score, it cannot tell from others."""
     if not images or "tables" not in out_of_fold.logits:
         return None
     rows = present[:, [names.index(image) for image in images]].all(axis=1)
-    for logits in out_of_fold.logits.values():
-        rows &= np.isfinite(logits)
+    folds = out_of_fold.folds[rows]
     return verdict(
         labels[rows],
-        out_of_fold.folds[rows],
-        {model: logits[rows] for model, logits in out_of_fold.logits.items()},
+        folds,
+        {model: _undecided(logits[rows], folds) for model, logits in out_of_fold.logits.items()},
         margin=recipe.comparison.margin,
         resamples=recipe.comparison.resamples,
         seed=recipe.seed,
     )
+
+
+def _undecided(logits: Float64, folds: Ints) -> Float64:
+    """Return the logits with a missing one at the median of its fold, where it neither helps nor hurts."""
+    filled = logits.copy()
+    for fold in np.unique(folds):
+        own = folds == fold
+        known = own & np.isfinite(logits)
+        filled[own & ~known] = np.median(logits[known]) if known.any() else 0.0
+    return filled
 
 
 def _threshold(asked: Threshold | None, risks: Float64, labels: Float64) -> float | None:

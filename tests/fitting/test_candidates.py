@@ -144,3 +144,27 @@ def test_a_finished_run_is_not_fitted_twice(tmp_path):
     assert len(times) == fits(given.recipe, tables=2, folds=2)
     assert times == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("done.safetensors")}
     assert again.logits["fused"].tolist() == first.logits["fused"].tolist()
+
+
+def test_the_verdict_keeps_a_patient_whom_a_rival_cannot_score():
+    from medmm.fitting.crossval import OutOfFold
+
+    rng = np.random.default_rng(0)
+    labels = np.tile([0.0, 1.0], 60)
+    folds = np.arange(120) % 3
+    image = labels + rng.normal(size=120)
+    tables = rng.normal(size=120)
+    tables[:30] = np.nan
+    logits = {"ct": image, "fused": image, "tables": tables, "trees": tables, "logistic": tables}
+    present = np.stack([np.ones(120, bool), np.isfinite(tables)], axis=1)
+    judged = judge(
+        recipe(Concat()),
+        OutOfFold(logits, folds, ()),
+        labels,
+        present,
+        names=["ct", "records"],
+        images=["ct"],
+    )
+    assert judged.verdict is not None
+    assert judged.verdict.patients == 120
+    assert judged.verdict.word == "helps"
