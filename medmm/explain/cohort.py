@@ -14,7 +14,7 @@ from medmm.cohort.link import Cohort
 from medmm.errors import DataError
 from medmm.evaluation.calibrate import agreement, cross_fitted
 from medmm.evaluation.comparison import Verdict
-from medmm.evaluation.decisions import net_benefit, threshold_table
+from medmm.evaluation.decisions import Operating, net_benefit, threshold_table
 from medmm.evaluation.discrimination import performance
 from medmm.evaluation.resampling import Estimate
 from medmm.evaluation.subgroups import Subgroup, availability, by_group
@@ -22,13 +22,11 @@ from medmm.explain.explainer import Explained, Explainer, Training
 from medmm.explain.patient import estimate, label_of, provenance
 from medmm.report.cohort import (
     CohortPage,
-    Group,
     Histogram,
     Missingness,
     NetBenefit,
     Share,
     SwarmField,
-    Threshold,
 )
 from medmm.report.facts import FlowStep, Predictor
 from medmm.sample import Absence, Patient, SeriesSource
@@ -89,6 +87,7 @@ def cohort_page(
         predictors=_predictors(judged),
         verdict=None if held_out else _verdict(explainer),
         thresholds=_thresholds(explainer, labels, risks),
+        chosen_threshold=description.threshold,
         histogram=_histogram(labels, risks),
         calibration=agreement(labels, judged.logits),
         net_benefit=_net_benefit(judged, risks),
@@ -248,21 +247,9 @@ def _estimates(triples: Mapping[str, list[float | None]]) -> dict[str, Estimate]
     return {name: found for name, triple in triples.items() if (found := estimate(triple))}
 
 
-def _thresholds(explainer: Explainer, labels: Float64, risks: Float64) -> tuple[Threshold, ...]:
+def _thresholds(explainer: Explainer, labels: Float64, risks: Float64) -> tuple[Operating, ...]:
     chosen = explainer.description.threshold
-    asked = sorted({*TABLE, *([chosen] if chosen else [])})
-    return tuple(
-        Threshold(
-            threshold=row.threshold,
-            sensitivity=row.sensitivity,
-            specificity=row.specificity,
-            ppv=row.ppv,
-            npv=row.npv,
-            above_per_100=row.above_per_100,
-            chosen=row.threshold == chosen,
-        )
-        for row in threshold_table(labels, risks, asked)
-    )
+    return threshold_table(labels, risks, sorted({*TABLE, *([chosen] if chosen else [])}))
 
 
 def _histogram(labels: Float64, risks: Float64) -> Histogram:
@@ -280,26 +267,18 @@ def _net_benefit(judged: Judged, risks: Float64) -> NetBenefit:
     return NetBenefit(GRID, {name: tuple(curve.tolist()) for name, curve in curves.items()})
 
 
-def _subgroups(cohort: Cohort, judged: Judged) -> tuple[Group, ...]:
-    groups: list[Group] = []
+def _subgroups(cohort: Cohort, judged: Judged) -> dict[str, tuple[Subgroup, ...]]:
+    groups = {}
     for family in cohort.spec.subgroups:
         names = [patient.subgroups.get(family, "not recorded") for patient in judged.patients]
-        groups += [
-            _group(family, found) for found in by_group(judged.labels, judged.logits, names, judged.folds)
-        ]
-    return tuple(groups)
+        groups[family] = by_group(judged.labels, judged.logits, names, judged.folds)
+    return groups
 
 
-def _patterns(explainer: Explainer, judged: Judged) -> tuple[Group, ...]:
+def _patterns(explainer: Explainer, judged: Judged) -> tuple[Subgroup, ...]:
     names = explainer.description.modalities
     present = np.array([[name in seen.inputs for name in names] for seen in judged.observed])
-    found = by_group(judged.labels, judged.logits, availability(present, names), judged.folds)
-    return tuple(_group("modalities available", group) for group in found)
-
-
-def _group(family: str, found: Subgroup) -> Group:
-    slope = found.agreement.slope if found.agreement and np.isfinite(found.agreement.slope.value) else None
-    return Group(family, found.category, found.patients or 0, found.events, found.auroc, slope)
+    return by_group(judged.labels, judged.logits, availability(present, names), judged.folds)
 
 
 def _swarm(explainer: Explainer, explained: Sequence[tuple[Observed, Explained]]) -> tuple[SwarmField, ...]:

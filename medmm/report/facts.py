@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from medmm.evaluation.resampling import Estimate
 
-SMALL_CELL = 11
-"""Groups with fewer patients are not described: figures could point at a person (CMS cell size policy)."""
-
 
 @dataclass(frozen=True, slots=True)
 class FlowStep:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from medmm.report.svg import nice_ticks, path, percent_of, picture, spaced, tag
+from medmm.report.svg import middle, nice_ticks, path, percent_of, picture, spaced, tag
 from medmm.report.wording import count_of_100, number, of_100, whole
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's colours for lines, told apart with any colour vision."""
 
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 4", "10 4")
-ROW = 28
 SWARM = 46
+"""Pixels that the dots of one field may take."""
+
 MOST_DOTS = 15
 """Dots drawn of patients whose attributions coincide."""
 
@@ -121,24 +122,24 @@ def risk_scale(risk: Mark, limits: tuple[float, float] | None, marks: Sequence[M
 
 def interval_row(figure: Estimate, axis: Axis, name: str) -> Markup:
     """Return a point with its interval on a shared axis."""
-    middle = ROW / 2
-    parts = [*_axis_lines(axis, ROW)]
+    parts = [*_axis_lines(axis)]
+    drawn = []
     if math.isfinite(figure.lower) and math.isfinite(figure.upper):
         low, high = percent_of(axis.share(figure.lower)), percent_of(axis.share(figure.upper))
-        parts.append(tag("line", x1=low, x2=high, y1=middle, y2=middle, class_="reach"))
+        drawn.append(tag("line", x1=low, x2=high, y1=0, y2=0, class_="reach"))
     if math.isfinite(figure.value):
-        parts.append(tag("circle", cx=percent_of(axis.share(figure.value)), cy=middle, r=5, class_="point"))
+        drawn.append(tag("circle", cx=percent_of(axis.share(figure.value)), cy=0, r=5, class_="point"))
     told = f"{name}: {number(figure.value)}, interval {number(figure.lower)} to {number(figure.upper)}"
-    return picture(told, *parts, class_="bar", height=ROW)
+    return picture(told, *parts, middle(*drawn), class_="bar")
 
 
 def share_row(share: float, name: str, told: str) -> Markup:
     """Return a bar of a share 0 … 1."""
     parts = (
-        tag("rect", x=0, y=8, width="100%", height=12, rx=2, class_="track"),
-        tag("rect", x=0, y=8, width=percent_of(min(1.0, max(0.0, share))), height=12, rx=2, class_="fill"),
+        tag("rect", x=0, y=-6, width="100%", height=12, rx=2, class_="track"),
+        tag("rect", x=0, y=-6, width=percent_of(min(1.0, max(0.0, share))), height=12, rx=2, class_="fill"),
     )
-    return picture(f"{name}: {told}", *parts, class_="bar", height=ROW)
+    return picture(f"{name}: {told}", middle(*parts), class_="bar")
 
 
 def swarm_row(name: str, values: Sequence[float], ranks: Sequence[float | None], limit: float) -> Markup:
@@ -153,40 +154,40 @@ def swarm_row(name: str, values: Sequence[float], ranks: Sequence[float | None],
     columns: dict[int, list[float | None]] = {}
     for value, rank in zip(values, ranks, strict=True):
         columns.setdefault(round((value / limit + 1) * 100), []).append(rank)
-    middle = SWARM / 2
-    dots = [tag("line", x1="50%", x2="50%", y1=0, y2=SWARM, class_="zero")]
+    dots = []
     for column, held in sorted(columns.items()):
         dots += [
-            tag("circle", cx=f"{column / 2:.1f}%", cy=middle + rise, r=2.6, fill=_value_colour(rank))
+            tag("circle", cx=f"{column / 2:.1f}%", cy=rise, r=2.6, fill=_value_colour(rank))
             for rise, rank in _stacked(held)
         ]
     told = (
         f"{name}: attributions of {len(values)} patients from {number(min(values))} to {number(max(values))}"
     )
-    return picture(told, *dots, class_="bar swarm", height=SWARM)
+    zero = tag("line", x1="50%", x2="50%", y1=0, y2="100%", class_="zero")
+    return picture(told, zero, middle(*dots), class_="bar")
 
 
-def histogram(edges: Sequence[float], without: Sequence[int], having: Sequence[int], outcome: str) -> Markup:
+def histogram(edges: Sequence[float], without: Sequence[int], having: Sequence[int]) -> Markup:
     """Return two histograms back to back: patients with the outcome upwards, without it downwards.
 
     Each side has its own height, so that a rare outcome is still seen; the axis names both.
     """
     up, down = max([*having, 1]), max([*without, 1])
-    left, width, middle, half = 44.0, 420.0, 130.0, 96.0
+    left, width, ground, half = 44.0, 420.0, 130.0, 96.0
     parts: list[Markup] = []
     for place, (low, high) in enumerate(itertools.pairwise(edges)):
         x, wide = left + width * low, max(1.0, width * (high - low) - 1.5)
         tall, deep = half * having[place] / up, half * without[place] / down
-        parts.append(tag("rect", x=x, y=middle - tall, width=wide, height=tall, class_="box raises"))
-        parts.append(tag("rect", x=x, y=middle, width=wide, height=deep, class_="box lowers"))
-    parts.append(tag("line", x1=left, x2=left + width, y1=middle, y2=middle, class_="axis"))
+        parts.append(tag("rect", x=x, y=ground - tall, width=wide, height=tall, class_="with"))
+        parts.append(tag("rect", x=x, y=ground, width=wide, height=deep, class_="without"))
+    parts.append(tag("line", x1=left, x2=left + width, y1=ground, y2=ground, class_="axis"))
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         parts.append(_label(left + width * tick, 246, f"{100 * tick:.0f}", "middle"))
     parts.append(_label(left + width / 2, 266, "predicted risk, of 100 patients", "middle"))
-    parts.append(_label(left - 6, middle - half + 10, str(up), "end"))
-    parts.append(_label(left - 6, middle + half, str(down), "end"))
-    parts.append(_label(left + width, 24, f"with {outcome}, by bin (up)", "end"))
-    parts.append(_label(left + width, middle + half - 2, "without, by bin (down)", "end"))
+    parts.append(_label(left - 6, ground - half + 10, str(up), "end"))
+    parts.append(_label(left - 6, ground + half, str(down), "end"))
+    parts.append(_label(left + width, 24, "with the outcome, patients per bin", "end"))
+    parts.append(_label(left + width, ground + half - 2, "without it, patients per bin", "end"))
     title = f"Distribution of predicted risks of {sum(having)} patients with and {sum(without)} without"
     return picture(title, *parts, viewBox="0 0 480 274", class_="chart")
 
@@ -212,19 +213,49 @@ def lines(
         labels: of the x and the y axis.
         floor: values under it are cut off (decision curves fall without bound).
     """
-    drawn = {name: [(x, max(y, floor)) for x, y in points] for name, points in series.items()}
-    xs = [x for points in drawn.values() for x, _ in points] or [0.0, 1.0]
-    ys = [y for points in drawn.values() for _, y in points] or [0.0, 1.0]
-    rows = (len(drawn) + 1) // 2
+    xs = [x for points in series.values() for x, _ in points] or [0.0, 1.0]
+    ys = [max(y, floor) for points in series.values() for _, y in points] or [0.0, 1.0]
+    rows = (len(series) + 1) // 2
     plot = _Plot((min(xs), max(xs)), (min(ys), max(ys)), width=420, height=240, below=18 * rows)
     parts = plot.frame(*labels)
-    for place, (name, points) in enumerate(drawn.items()):
+    for place, (name, points) in enumerate(series.items()):
         style = {"stroke": LINES[place % 6], "stroke_dasharray": DASHES[place % 6] or "none"}
-        parts.append(path([plot.at(*point) for point in points], class_="line", **style))
+        parts.append(plot.clipped(path([plot.at(*point) for point in points], class_="line", **style)))
         x, y = 48 + 215 * (place % 2), 306 + 18 * (place // 2)
         parts.append(path([(x, y - 4), (x + 26, y - 4)], class_="line", **style))
         parts.append(_label(x + 32, y, name, "start"))
     return picture(title, *parts, viewBox=plot.box(), class_="chart")
+
+
+def learning(
+    name: str,
+    train: Sequence[float],
+    tuning: Sequence[float],
+    *,
+    best: int,
+    limits: tuple[float, float],
+) -> Markup:
+    """Return one model's losses by epoch, small: many of them stand side by side.
+
+    Args:
+        name: the model.
+        train: mean loss per epoch on the patients it was fitted on.
+        tuning: the same on the patients it was stopped on, or empty.
+        best: 1-based epoch whose weights were kept, 0 when it was the last.
+        limits: lowest and highest loss of the axis.
+    """
+    plot = _Plot((1.0, float(max(len(train), 2))), limits, width=240, height=120)
+    parts = plot.frame("epoch", "loss")
+    if best:
+        x, bottom = plot.at(best, limits[0])
+        parts.append(tag("line", x1=x, x2=x, y1=12, y2=bottom, class_="kept"))
+    for place, losses in enumerate((train, tuning)):
+        points = [plot.at(epoch, loss) for epoch, loss in enumerate(losses, 1) if math.isfinite(loss)]
+        style = {"stroke": LINES[place], "stroke_dasharray": DASHES[place] or "none"}
+        parts.append(path(points, class_="line", **style))
+    told = f"{name}: loss of the last of {len(train)} epochs {number(train[-1], 3)}"
+    told += f", on tuning patients {number(tuning[-1], 3)}" if tuning else ""
+    return picture(told, *parts, viewBox=plot.box(), class_="chart")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +276,11 @@ class _Plot:
     def box(self) -> str:
         return f"0 0 {self.width + 60} {self.height + 54 + self.below}"
 
+    def clipped(self, drawing: Markup) -> Markup:
+        """Return a drawing of which only what lies in the plot area is seen."""
+        box = f"48 10 {self.width} {self.height + 4}"
+        return tag("svg", drawing, x=48, y=10, width=self.width, height=self.height + 4, viewBox=box)
+
     def frame(self, across: str, up: str) -> list[Markup]:
         parts: list[Markup] = []
         for tick in nice_ticks(*self.x):
@@ -256,9 +292,9 @@ class _Plot:
             parts.append(tag("line", x1=left, x2=left + self.width, y1=y, y2=y, class_="grid"))
             parts.append(_label(left - 6, y + 4, _tick(tick), "end"))
         parts.append(_label(48 + self.width / 2, self.height + 46, across, "middle"))
-        middle = 12 + self.height / 2
-        turned = f"rotate(-90 11 {middle:.0f})"
-        parts.append(tag("text", up, x=11, y=middle, text_anchor="middle", transform=turned))
+        centre = 12 + self.height / 2
+        turned = f"rotate(-90 11 {centre:.0f})"
+        parts.append(tag("text", up, x=11, y=centre, text_anchor="middle", transform=turned))
         return parts
 
 
@@ -276,11 +312,11 @@ def _text(share: float, y: float, text: str, class_: str) -> Markup:
     return tag("text", text, x=percent_of(share), y=y, text_anchor=anchor, class_=class_)
 
 
-def _axis_lines(axis: Axis, height: float) -> list[Markup]:
-    drawn = [tag("line", x1=x, x2=x, y1=0, y2=height, class_="grid") for x, _ in axis.ticks()]
+def _axis_lines(axis: Axis) -> list[Markup]:
+    drawn = [tag("line", x1=x, x2=x, y1=0, y2="100%", class_="grid") for x, _ in axis.ticks()]
     if axis.reference is not None:
         x = percent_of(axis.share(axis.reference))
-        drawn.append(tag("line", x1=x, x2=x, y1=0, y2=height, class_="zero"))
+        drawn.append(tag("line", x1=x, x2=x, y1=0, y2="100%", class_="zero"))
     return drawn
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -178,6 +179,12 @@ def contact_sheet(tiles: Sequence[Tile]) -> bytes:
             for letter, place, anchor in _letter_places(tile.axes, left, top, cell):
                 pen.text(place, letter, fill=(255, 214, 102), font=font, anchor=anchor)
     return _png(sheet)
+
+
+def image_size(png: bytes) -> tuple[int, int]:
+    """Return (width, height) of a PNG, from its header (ISO/IEC 15948, 11.2.2)."""
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height
 
 
 def letters(axes: tuple[str, str] | None, edges: Letters) -> Letters:

@@ -31,6 +31,11 @@ def picture(title: str, *children: str, **attributes: str | float) -> Markup:
     return tag("svg", tag("title", title), *children, role="img", **attributes)
 
 
+def middle(*children: str) -> Markup:
+    """Return children whose heights count from the middle of a picture of any height."""
+    return tag("svg", *children, y="50%", overflow="visible")
+
+
 def percent_of(share: float) -> str:
     """Return a share 0 … 1 as an SVG percentage, so that a picture stretches and its text does not."""
     return f"{100 * share:.2f}%"

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
+
 from medmm.report.facts import FlowStep, Predictor, Provenance
+from medmm.report.figures import learning
+from medmm.report.forest import of_differences, of_predictors
+from medmm.report.images import image_size
+from medmm.report.page import render
 
 if TYPE_CHECKING:
     from medmm.evaluation.comparison import Verdict
@@ -59,6 +66,29 @@ class TrainingPage:
     warnings: tuple[str, ...] = ()
 
 
+MOST_CURVES = 24
+"""Learning curves drawn; a cross-validation of many models has more than anybody looks at."""
+
+
 def render_training(page: TrainingPage) -> str:
-    """Return the page as one self-contained HTML document."""
-    raise NotImplementedError(page.title)
+    """Return the page as one self-contained HTML document; a section without values is left out."""
+    return render(
+        "training.html.j2",
+        page=page,
+        predictors=of_predictors(page.predictors) if page.predictors else None,
+        differences=of_differences(page.verdict) if page.verdict else None,
+        curves=_curves(page.curves[:MOST_CURVES]),
+        more=max(0, len(page.curves) - MOST_CURVES),
+        sheet=image_size(page.contact_sheet) if page.contact_sheet else None,
+    )
+
+
+def _curves(curves: tuple[LearningCurve, ...]) -> list[tuple[LearningCurve, Markup]]:
+    """Return each model's losses drawn; all share one axis of losses, so that they can be compared."""
+    losses = [loss for curve in curves for loss in (*curve.train, *curve.tuning) if math.isfinite(loss)]
+    limits = (min(losses), max(losses)) if losses else (0.0, 1.0)
+    return [
+        (curve, learning(curve.name, curve.train, curve.tuning, best=curve.best_epoch, limits=limits))
+        for curve in curves
+        if curve.train
+    ]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from medmm.report.svg import nice_ticks, percent_of, picture, spaced, tag
+from medmm.report.svg import middle, nice_ticks, percent_of, picture, spaced, tag
 from medmm.report.wording import adding_up, number, odds_ratio, of_100, signed
 from medmm.sample import Attribution
 
@@ -19,9 +19,20 @@ MOST_ROWS = 12
 LEAST_SPAN = 1.2
 """Log-odds that the axis spans at least, so that negligible bars look negligible."""
 
-ROW_HEIGHT = 34
 RowKind = Literal["start", "player", "rest", "whole", "end"]
-_RISKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
+_RISKS = (
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    *(tenth / 10 for tenth in range(1, 10)),
+    0.95,
+    0.98,
+    0.99,
+    0.999,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,22 +251,22 @@ def _frame(places: Sequence[float], scale: Scale) -> _Frame:
 
 def _grid(frame: _Frame) -> list[Markup]:
     return [
-        tag("line", x1=percent_of(place), x2=percent_of(place), y1=0, y2=ROW_HEIGHT, class_="grid")
+        tag("line", x1=percent_of(place), x2=percent_of(place), y1=0, y2="100%", class_="grid")
         for place, _ in frame.ticks
     ]
 
 
-def _link(frame: _Frame, place: float, top: float, bottom: float) -> Markup:
+def _link(frame: _Frame, place: float, top: str, bottom: str) -> Markup:
+    """Return the line by which a row hands its end to the next."""
     x = frame.x(place)
     return tag("line", x1=x, x2=x, y1=top, y2=bottom, class_="link")
 
 
 def _end_row(kind: Literal["start", "end"], label: str, place: float, scale: Scale, frame: _Frame) -> Row:
-    middle = ROW_HEIGHT / 2
-    link = (middle, ROW_HEIGHT) if kind == "start" else (0, middle)
-    mark = tag("circle", cx=frame.x(place), cy=middle, r=6, class_=f"mark {kind}")
+    link = ("50%", "100%") if kind == "start" else ("0%", "50%")
+    mark = middle(tag("circle", cx=frame.x(place), cy=0, r=6, class_=f"mark {kind}"))
     title = f"{label}: {scale.printed(place)}"
-    drawn = picture(title, *_grid(frame), _link(frame, place, *link), mark, class_="bar", height=ROW_HEIGHT)
+    drawn = picture(title, *_grid(frame), _link(frame, place, *link), mark, class_="bar")
     return Row(kind, PlayerText(label, scale.printed(place)), number(place), round(place, 2), drawn)
 
 
@@ -264,11 +275,11 @@ def _player_row(bar: _Bar, shown: float, ends: tuple[float, float], frame: _Fram
     left, right = sorted(ends)
     width = max(frame.share(right) - frame.share(left), 0.003)
     box = tag(
-        "rect", x=frame.x(left), y=9, width=percent_of(width), height=16, rx=2, class_=f"box {direction}"
+        "rect", x=frame.x(left), y=-8, width=percent_of(width), height=16, rx=2, class_=f"box {direction}"
     )
-    parts = [*_grid(frame), _link(frame, ends[0], 0, 9), _link(frame, ends[1], 25, ROW_HEIGHT), box]
-    if bar.error >= 0.005:
-        parts.append(_whisker(frame, ends[1], bar.error))
+    links = (_link(frame, ends[0], "0%", "50%"), _link(frame, ends[1], "50%", "100%"))
+    whisker = [_whisker(frame, ends[1], bar.error)] if bar.error >= 0.005 else []
+    parts = (*_grid(frame), *links, middle(box, *whisker))
     title = f"{bar.text.label}: {signed(shown)} log-odds"
     return Row(
         kind=bar.kind,
@@ -276,7 +287,7 @@ def _player_row(bar: _Bar, shown: float, ends: tuple[float, float], frame: _Fram
         text=bar.text,
         printed=signed(shown),
         shown=shown,
-        bar=picture(title, *parts, class_="bar", height=ROW_HEIGHT),
+        bar=picture(title, *parts, class_="bar"),
         odds=odds_ratio(shown),
         direction=direction,
         error=f"± {bar.error:.2f}" if bar.error >= 0.005 else "",
@@ -285,9 +296,8 @@ def _player_row(bar: _Bar, shown: float, ends: tuple[float, float], frame: _Fram
 
 def _whisker(frame: _Frame, end: float, error: float) -> Markup:
     left, right = max(end - error, frame.low), min(end + error, frame.high)
-    middle = 17
-    line = tag("line", x1=frame.x(left), x2=frame.x(right), y1=middle, y2=middle)
-    caps = [tag("line", x1=frame.x(at), x2=frame.x(at), y1=13, y2=21) for at in (left, right)]
+    line = tag("line", x1=frame.x(left), x2=frame.x(right), y1=0, y2=0)
+    caps = [tag("line", x1=frame.x(at), x2=frame.x(at), y1=-4, y2=4) for at in (left, right)]
     return tag("g", line, *caps, class_="whisker")
 
 
