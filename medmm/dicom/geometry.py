@@ -224,3 +224,12 @@ def canonical_affine(affine: Float64, shape: Sequence[int]) -> Float64:
 def to_ras(affine: Float64) -> Float64:
     """Return an LPS affine as RAS+, axes unmoved."""
     return np.asarray(_LPS_TO_RAS @ affine, dtype=np.float64)
+
+
+def lps_to_index(affine: Float64) -> Float64:
+    """Return the 4×4 that maps LPS mm to array indices.
+
+    Args:
+        affine: 4×4, array index to RAS+ mm.
+    """
+    return np.asarray(np.linalg.inv(affine) @ _LPS_TO_RAS, dtype=np.float64)

@@ -97,9 +97,9 @@ class Header:
         """Return (PatientID, IssuerOfPatientID)."""
         return self.label(tags.PATIENT_ID), self.label(tags.ISSUER)
 
-    def label(self, tag: int) -> str:
-        """Return a text written in the object's own character set, at most 256 characters of it."""
-        value = self.elements.values.get(tag, b"")[:1024]
+    def label(self, tag: int, item: Elements | None = None) -> str:
+        """Return a text in the object's own character set, at most 256 characters, of it or of an item."""
+        value = (item or self.elements).values.get(tag, b"")[:1024]
         return decode_text(value, self.text(tags.CHARACTER_SET))[:256]
 
     @property
@@ -136,6 +136,19 @@ def kind_of(header: Header) -> str:
     return "image"
 
 
+_MASKS = {
+    _STORAGE + "66.4": "SEG",
+    _STORAGE + "66.7": "SEG",
+    _STORAGE + "481.3": "RTSTRUCT",
+}
+"""Segmentation, label map segmentation, structure set."""
+
+
+def mask_kind(header: Header) -> str:
+    """Return "SEG" or "RTSTRUCT", "" when the object is neither."""
+    return _MASKS.get(header.sop_class, "")
+
+
 def layout_of(header: Header) -> Layout:
     """Return how the pixels are stored, checked against themselves and the limits.
 
@@ -153,7 +166,7 @@ def layout_of(header: Header) -> Layout:
     frames = elements.integer(tags.NUMBER_OF_FRAMES) or 1
     if rows < 1 or columns < 1 or frames < 1:
         raise DicomRefusal("corrupt", f"Rows {rows}, Columns {columns}, NumberOfFrames {frames}")
-    if samples != _SAMPLES[photometric]:
+    if samples != _SAMPLES[photometric] or (allocated == 1 and samples > 1):
         raise DicomRefusal("corrupt", f"{samples} samples per pixel in a {photometric} image")
     if allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated or shift < 0 or sign not in (0, 1):
         raise DicomRefusal("corrupt", f"{stored} bits stored in {allocated}, high bit {high}")

@@ -45,6 +45,7 @@ class Volume:
         bits_stored: of a stored value.
         rescale: (slope, intercept) of the first slice: ``array = slope × stored + intercept``.
         summary: the certificate without what must be measured on the array.
+        frame_of_reference: FrameOfReferenceUID, by which masks find their image; "" where slices disagree.
     """
 
     array: Array
@@ -55,6 +56,7 @@ class Volume:
     bits_stored: int
     rescale: tuple[float, float]
     summary: Certificate = field(repr=False)
+    frame_of_reference: str = field(default="", repr=False)
 
     @cached_property
     def certificate(self) -> Certificate:
@@ -94,7 +96,13 @@ def realise(plan: Plan, summary: Certificate) -> Volume:
         bits_stored=first.layout.bits_stored,
         rescale=(first.slope, first.intercept),
         summary=summary,
+        frame_of_reference=_frame_of_reference(plan.planes),
     )
+
+
+def _frame_of_reference(planes: Sequence[Plane]) -> str:
+    frames = {plane.header.text(tags.FRAME_OF_REFERENCE) for plane in planes}
+    return frames.pop() if len(frames) == 1 else ""
 
 
 def _assembled(planes: Sequence[Plane]) -> tuple[Array, Bools]:

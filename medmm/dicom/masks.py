@@ -1,0 +1,162 @@
+"""Segmentations (PS3.3 A.51) and structure sets (A.19) as masks on the grid of the series they were drawn on.
+
+Nothing is resampled: a mask drawn on another grid is refused, because half a voxel is a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medmm.arrays import Bools, Float64
+from medmm.dicom import tags
+from medmm.dicom.contours import draw_contours
+from medmm.dicom.geometry import Vector, lps_to_index
+from medmm.dicom.header import Header, mask_kind, read_header
+from medmm.dicom.segmentation import paint_segments
+from medmm.dicom.volume import MAX_VOLUME_BYTES, Volume
+from medmm.errors import DicomRefusal
+
+
+@dataclass(frozen=True, slots=True)
+class MaskReference:
+    """What a segmentation or structure set says it was drawn on.
+
+    Attributes:
+        kind: "SEG" or "RTSTRUCT".
+        frames_of_reference: FrameOfReferenceUIDs in which it is drawn.
+        series_uids: the series it names.
+        structures: SegmentLabel or ROIName, in stored order.
+    """
+
+    kind: str
+    frames_of_reference: tuple[str, ...]
+    series_uids: tuple[str, ...]
+    structures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Structures on the grid of a volume or image.
+
+    Attributes:
+        array: ``Bool[structure x y z]`` (RAS+) or ``Bool[structure row column]``, on the reference's grid.
+        names: SegmentLabel or ROIName per structure.
+        spacing_mm: of the reference.
+        affine: of the reference.
+        kind: "SEG" or "RTSTRUCT".
+        notes: what was left out.
+    """
+
+    array: Bools
+    names: tuple[str, ...]
+    spacing_mm: Vector | None
+    affine: Float64
+    kind: str
+    notes: tuple[str, ...] = ()
+
+    def box(self, margin_mm: float = 0.0) -> tuple[slice, ...]:
+        """Return the box around all structures, per axis of the reference's array, to crop it with.
+
+        Args:
+            margin_mm: added on every side, as far as the array reaches.
+
+        Raises:
+            DicomRefusal: ``no_pixel_data`` when nothing is drawn; ``invalid_spacing`` when a margin is asked
+                of an image without spacing.
+        """
+        drawn = np.asarray(self.array.any(axis=0))
+        if not drawn.any():
+            raise DicomRefusal("no_pixel_data", "the structures are empty")
+        if margin_mm and self.spacing_mm is None:
+            raise DicomRefusal("invalid_spacing", "a margin in mm around an image without spacing")
+        box, places = [], np.nonzero(drawn)
+        for axis, size in enumerate(drawn.shape):
+            low, high = int(places[axis].min()), int(places[axis].max())
+            margin = round(margin_mm / self.spacing_mm[axis]) if self.spacing_mm else 0
+            box.append(slice(max(low - margin, 0), min(high + 1 + margin, size)))
+        return tuple(box)
+
+
+def mask_reference(path: Path) -> MaskReference:
+    """Return what a segmentation or structure set was drawn on, without drawing it.
+
+    Raises:
+        DicomRefusal: ``unsupported_sop`` when the file is neither.
+    """
+    return reference_of(read_header(path, tags.INDEXED))
+
+
+def load_mask(path: Path, reference: Volume, *, structures: Sequence[str] | None = None) -> Mask:
+    """Load a segmentation or structure set as masks on the grid of the series it was drawn on.
+
+    Args:
+        path: a SEG (binary, fractional from half of its maximum on, or label map) or an RTSTRUCT, whose
+            closed contours are filled even-odd, slice by slice.
+        reference: the volume or image that gives the grid.
+        structures: labels to load, upper or lower case; all by default.
+
+    Raises:
+        DicomRefusal: ``unsupported_sop``; ``inconsistent_geometry`` when it was drawn on something else;
+            ``missing_geometry``, ``missing_tags`` when a structure is not there, ``resource_limit`` …
+    """
+    header = read_header(path, tags.MASKED)
+    drawn_on = reference_of(header)
+    by_frame = reference.frame_of_reference in set(drawn_on.frames_of_reference) - {""}
+    if not by_frame and reference.summary.series_uid not in set(drawn_on.series_uids) - {""}:
+        raise DicomRefusal(
+            "inconsistent_geometry", "the mask names neither the series nor its frame of reference"
+        )
+    if reference.affine is None:
+        raise DicomRefusal("missing_geometry", "the image that the mask lies on has no place in space")
+    chosen = _chosen(drawn_on.structures, structures)
+    shape = reference.valid.shape
+    if len(chosen) * reference.valid.size > MAX_VOLUME_BYTES:
+        raise DicomRefusal("resource_limit", f"{len(chosen)} masks of shape {shape}; name fewer structures")
+    canvas = np.zeros((len(chosen), *shape), np.bool_)
+    grid = canvas if len(shape) == 3 else canvas[..., None]
+    draw = paint_segments if drawn_on.kind == "SEG" else draw_contours
+    notes = draw(header, grid, lps_to_index(reference.affine), chosen)
+    names = tuple(drawn_on.structures[index] for index in chosen)
+    return Mask(canvas, names, reference.spacing_mm, reference.affine, drawn_on.kind, notes)
+
+
+def reference_of(header: Header) -> MaskReference:
+    """Return what a segmentation or structure set was drawn on; see :func:`mask_reference`."""
+    kind = mask_kind(header)
+    elements, own = header.elements, header.text(tags.FRAME_OF_REFERENCE)
+    if kind == "SEG":
+        series = [
+            item.text(tags.SERIES_INSTANCE) for item in elements.sequences.get(tags.REFERENCED_SERIES, [])
+        ]
+        return MaskReference(kind, (own,), tuple(series), _labels(header, tags.SEGMENTS, tags.SEGMENT_LABEL))
+    if kind != "RTSTRUCT":
+        raise DicomRefusal("unsupported_sop", "neither a segmentation nor a structure set")
+    frames, series = [own], []
+    for frame in elements.sequences.get(tags.RT_FRAMES, []):
+        frames.append(frame.text(tags.FRAME_OF_REFERENCE))
+        for study in frame.sequences.get(tags.RT_STUDIES, []):
+            items = study.sequences.get(tags.RT_SERIES, [])
+            series.extend(item.text(tags.SERIES_INSTANCE) for item in items)
+    labels = _labels(header, tags.ROIS, tags.ROI_NAME)
+    return MaskReference(kind, tuple(dict.fromkeys(frames)), tuple(dict.fromkeys(series)), labels)
+
+
+def _labels(header: Header, sequence: int, tag: int) -> tuple[str, ...]:
+    return tuple(header.label(tag, item) for item in header.elements.sequences.get(sequence, []))
+
+
+def _chosen(names: Sequence[str], wanted: Sequence[str] | None) -> list[int]:
+    """Return which structures are wanted, by their position."""
+    if not names:
+        raise DicomRefusal("no_pixel_data", "the object describes no structure")
+    if wanted is None:
+        return list(range(len(names)))
+    known = [name.casefold() for name in names]
+    absent = [name for name in wanted if known.count(name.casefold()) != 1]
+    if absent:
+        raise DicomRefusal("missing_tags", f"not exactly one structure is called {absent[0]!r}")
+    return [known.index(name.casefold()) for name in wanted]
