@@ -11,6 +11,7 @@ from pathlib import Path
 from medmm.dicom import tags
 from medmm.dicom.certificate import Certificate
 from medmm.dicom.header import Header, kind_of, read_header
+from medmm.dicom.regrid import RESAMPLED
 from medmm.dicom.series import Plan, SeriesPlan, group, plan_series
 from medmm.dicom.volume import Volume, realise
 from medmm.dicom.waveform import Waveform, read_waveform
@@ -38,8 +39,13 @@ class Loaded:
     certificate: Certificate
 
 
-def load(path: str | Path) -> Volume | Waveform:
+def load(path: str | Path, *, resample: bool = False) -> Volume | Waveform:
     """Load the one volume, image or waveform of a file or folder.
+
+    Args:
+        path: the file or folder.
+        resample: whether slices that are sheared, unevenly spaced or missing (not more than two in a row)
+            are interpolated to a regular grid instead of refused; the certificate says so.
 
     Raises:
         DicomRefusal: when there is not exactly one, or it must not be used.
@@ -68,11 +74,15 @@ def load(path: str | Path) -> Volume | Waveform:
     groups = group(usable)
     if len(groups) > 1:
         raise DicomRefusal("multiple_series", f"{len(groups)} series; load_series returns them one by one")
-    return _only(next(iter(groups.values())), aside)
+    return _only(next(iter(groups.values())), aside, resample=resample)
 
 
-def load_files(paths: Sequence[Path]) -> Volume:
+def load_files(paths: Sequence[Path], *, resample: bool = False) -> Volume:
     """Load the volume or image made of the files of one chosen series.
+
+    Args:
+        paths: the files.
+        resample: see :func:`load`.
 
     Raises:
         DicomRefusal: when they do not make exactly one, or it must not be used.
@@ -82,16 +92,20 @@ def load_files(paths: Sequence[Path]) -> Volume:
     groups = group(read_header(Path(path)) for path in paths)
     if len(groups) > 1:
         raise DicomRefusal("multiple_series", f"the files belong to {len(groups)} series")
-    content = _only(next(iter(groups.values())), [])
+    content = _only(next(iter(groups.values())), [], resample=resample)
     if not isinstance(content, Volume):
         raise DicomRefusal("unsupported_sop", "the files hold a waveform, not an image")
     return content
 
 
-def load_series(path: str | Path) -> Iterator[Loaded]:
+def load_series(path: str | Path, *, resample: bool = False) -> Iterator[Loaded]:
     """Load everything in a folder: one result per volume, image, waveform, refused series or other files.
 
     An iterator, so that one series is in memory at a time; a bad series does not stop the others.
+
+    Args:
+        path: the file or folder.
+        resample: see :func:`load`.
 
     Yields:
         Results in the order of study, series and volume; every file stands in at least one.
@@ -104,10 +118,10 @@ def load_series(path: str | Path) -> Iterator[Loaded]:
         except DicomRefusal as refusal:
             others.append((file, refusal))
     for members in group(headers).values():
-        yield from _loaded_series(members)
+        yield from loaded_series(members, resample=resample)
     for reason in sorted({refusal.reason for _, refusal in others}):
         files = tuple(file for file, refusal in others if refusal.reason == reason)
-        yield _without_array("set_aside" if reason == "not_dicom" else "refused", reason, files, [])
+        yield without_array("set_aside" if reason == "not_dicom" else "refused", reason, files, [])
 
 
 def files_under(path: Path) -> list[Path]:
@@ -124,7 +138,7 @@ def files_under(path: Path) -> list[Path]:
     return sorted(file for file in found if file.is_file())
 
 
-def _only(members: list[Header], aside: list[tuple[Path, str]]) -> Volume | Waveform:
+def _only(members: list[Header], aside: list[tuple[Path, str]], *, resample: bool) -> Volume | Waveform:
     series = plan_series(members)
     series.set_aside.extend(aside)
     if not series.plans:
@@ -133,33 +147,34 @@ def _only(members: list[Header], aside: list[tuple[Path, str]]) -> Volume | Wave
         raise DicomRefusal(reason, "nothing is left to load")
     if len(series.plans) > 1:
         raise DicomRefusal("multiple_volumes", f"{len(series.plans)} volumes or images in one series")
-    return _realised(series.plans[0], members, series)
+    return realised(series.plans[0], members, series, resample=resample)
 
 
-def _loaded_series(members: list[Header]) -> Iterator[Loaded]:
-    """Yield what one series becomes."""
+def loaded_series(members: list[Header], *, resample: bool = False) -> Iterator[Loaded]:
+    """Yield what the files of one series become."""
     paths = tuple(header.path for header in members)
     try:
         series = plan_series(members)
     except DicomRefusal as refusal:
-        yield _without_array("refused", refusal.reason, paths, members, detail=refusal.detail)
+        yield without_array("refused", refusal.reason, paths, members, detail=refusal.detail)
         return
     for plan in series.plans:
         files = tuple(dict.fromkeys(header.path for header in plan.headers))
         try:
-            content = _realised(plan, members, series)
+            content = realised(plan, members, series, resample=resample)
         except DicomRefusal as refusal:
-            yield _without_array("refused", refusal.reason, files, members, detail=refusal.detail)
+            yield without_array("refused", refusal.reason, files, members, detail=refusal.detail)
         else:
             yield Loaded("used", "", "", files, content, content.certificate)
     for reason in sorted({reason for _, reason in series.set_aside}):
         files = tuple(path for path, why in series.set_aside if why == reason)
-        yield _without_array("set_aside", reason, files, members)
+        yield without_array("set_aside", reason, files, members)
 
 
-def _without_array(
+def without_array(
     status: str, reason: str, files: tuple[Path, ...], members: list[Header], *, detail: str = ""
 ) -> Loaded:
+    """Return the result of files that became no array."""
     aside = ((reason, len(files)),) if status == "set_aside" else ()
     refused = len(files) if status == "refused" else 0
     certificate = replace(
@@ -181,9 +196,15 @@ def _identity(members: list[Header], status: str) -> Certificate:
     )
 
 
-def _realised(plan: Plan, members: list[Header], series: SeriesPlan) -> Volume | Waveform:
-    """Turn a plan into its array."""
-    if plan.refusal is not None:
+def realised(
+    plan: Plan, members: list[Header], series: SeriesPlan, *, resample: bool = False
+) -> Volume | Waveform:
+    """Turn a plan into its array.
+
+    Raises:
+        DicomRefusal: the plan's own, unless resampling is asked for and answers it.
+    """
+    if plan.refusal is not None and not (resample and plan.planes and plan.refusal.reason in RESAMPLED):
         raise plan.refusal
     summary = replace(
         _identity(members, "used"),

@@ -38,7 +38,8 @@ class Plan:
     Attributes:
         kind: "image", "volume" or "waveform".
         headers: the objects it is made of.
-        planes: in the order of the array; empty for a waveform or a refusal.
+        planes: in the order of the array; as they come where the stack is refused; empty for a waveform
+            and for any other refusal.
         stack: the grid of a volume.
         refusal: why it cannot become an array.
         told_apart_by: the elements that separate it from the other volumes of its series.
@@ -238,7 +239,7 @@ def _stacked(planes: Sequence[Plane], told_apart_by: tuple[str, ...] = ()) -> Pl
     try:
         stack = regular_stack(positions, first.orientation or (), first.spacing or ())
     except DicomRefusal as refusal:
-        return Plan("volume", headers, refusal=refusal, told_apart_by=told_apart_by)
+        return Plan("volume", headers, tuple(planes), refusal=refusal, told_apart_by=told_apart_by)
     return Plan("volume", headers, tuple(planes[i] for i in stack.order), stack, told_apart_by=told_apart_by)
 
 

@@ -16,6 +16,7 @@ from medmm.dicom.geometry import canonical, canonical_affine, directions, to_ras
 from medmm.dicom.header import spacing_of
 from medmm.dicom.pixels import stored_frames
 from medmm.dicom.planes import Plane
+from medmm.dicom.regrid import regrid
 from medmm.dicom.rescale import apply_rescale, output_dtype, padding_mask
 from medmm.dicom.series import Plan
 from medmm.errors import DicomRefusal
@@ -65,13 +66,15 @@ class Volume:
 
 
 def realise(plan: Plan, summary: Certificate) -> Volume:
-    """Return the array of a plan for a volume or image.
+    """Return the array of a plan for a volume or image; a stack that was refused is resampled.
 
     Raises:
-        DicomRefusal: when its pixels cannot be decoded within bounds.
+        DicomRefusal: when its pixels cannot be decoded within bounds, or the stack not be resampled.
     """
     try:
         values, valid = _assembled(plan.planes)
+        if plan.refusal is not None:
+            values, valid, plan = _resampled(plan, values, valid)
     except MemoryError:
         raise DicomRefusal("resource_limit", "the array does not fit into memory") from None
     first = plan.planes[0]
@@ -103,6 +106,16 @@ def realise(plan: Plan, summary: Certificate) -> Volume:
 def _frame_of_reference(planes: Sequence[Plane]) -> str:
     frames = {plane.header.text(tags.FRAME_OF_REFERENCE) for plane in planes}
     return frames.pop() if len(frames) == 1 else ""
+
+
+def _resampled(plan: Plan, values: Array, valid: Bools) -> tuple[Array, Bools, Plan]:
+    """Return the slices of a refused stack on a regular grid, and the plan with that grid."""
+    first = plan.planes[0]
+    if values.ndim > 3:
+        raise DicomRefusal("inconsistent_geometry", "colour slices are not resampled")
+    positions = np.array([plane.position for plane in plan.planes])
+    made, known, stack = regrid(values, valid, positions, first.orientation or (), first.spacing or ())
+    return made, known, replace(plan, stack=stack)
 
 
 def _assembled(planes: Sequence[Plane]) -> tuple[Array, Bools]:
@@ -201,6 +214,8 @@ def _notes(plan: Plan) -> tuple[str, ...]:
             notes.append(f"only {len(plan.planes)} slices")
         if first.thickness and abs(first.thickness / distance - 1) > THICKNESS_TOLERANCE:
             notes.append(f"SliceThickness {first.thickness:g} mm, slice spacing {distance:g} mm")
+    if plan.refusal is not None:
+        notes.append(f"resampled linearly: {plan.refusal.detail}")
     if any(plane.header.parsed.overlays for plane in plan.planes):
         notes.append("overlays (not burnt in)")
     if any(_long_decimal(plane) for plane in plan.planes):

@@ -97,7 +97,7 @@ def test_a_segmentation_may_be_smaller_turned_and_in_part_outside(scanner):
     # Rows run down the image's columns, and the corner lies one row above the image.
     drawn = np.ones((1, 4, 3), bool)
     turned = frame(2.5, 1, corner=(-10.0, -20.5), orientation=(0, 1, 0, 1, 0, 0))
-    beyond = frame(7.5, 1)
+    beyond = frame(7.5, 1, orientation=(0, 1, 0, 1, 0, 0))
     path = segmentation(
         scanner, np.repeat(drawn, 2, axis=0), [turned, beyond], spacing=[0.8, 0.5], names=["x"]
     )
