@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -82,3 +84,37 @@ class Certificate:
             maximum=float(inside.max()) if inside.size else None,
             sha256=digest.hexdigest(),
         )
+
+
+def certificate_rows(certificates: Iterable[Certificate], key: bytes) -> dict[str, list[Any]]:
+    """Return certificates as the columns of a table, sorted so that the order of files plays no part.
+
+    Every column holds values of one type, or None: text, int, float, or lists of them; ``files_set_aside``
+    is a list of "reason: count". No UID is in it, only pseudonyms.
+
+    Args:
+        certificates: of any number of series.
+        key: of the pseudonyms.
+    """
+    rows = [certificate.row(key) for certificate in certificates]
+    for row in rows:
+        aside = row["files_set_aside"]
+        row["files_set_aside"] = [f"{reason}: {aside[reason]}" for reason in sorted(aside)]
+        for name, value in row.items():
+            row[name] = list(value) if isinstance(value, tuple) else value
+    rows.sort(key=lambda row: (row["study"], row["series"], row["told_apart_by"], row["sha256"], repr(row)))
+    names = list(rows[0]) if rows else list(Certificate("", "", "").row(key))
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def certificate_counts(certificates: Iterable[Certificate]) -> dict[str, int]:
+    """Return how many volumes or series were used, set aside and refused, in all and per reason.
+
+    The names suit a tracking server's metrics: "used", "refused", "refused.missing_slices" …
+    """
+    counts: Counter[str] = Counter({"used": 0, "set_aside": 0, "refused": 0})
+    for certificate in certificates:
+        counts[certificate.status] += 1
+        if certificate.reason:
+            counts[f"{certificate.status}.{certificate.reason}"] += 1
+    return dict(sorted(counts.items()))

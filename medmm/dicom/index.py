@@ -14,11 +14,12 @@ from typing import Any
 
 from medmm.dicom import tags
 from medmm.dicom.elements import Elements
-from medmm.dicom.header import Header, kind_of
+from medmm.dicom.header import Header, kind_of, mask_kind
 from medmm.dicom.parse import parse
+from medmm.dicom.references import MaskReference, reference_of
 from medmm.errors import DicomRefusal, OutputError
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 PROGRESS_EVERY = 200
 """Files between two calls of ``progress``."""
 
@@ -85,6 +86,22 @@ class SeriesEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskEntry:
+    """One segmentation or structure set; its file is set aside, because it is no image.
+
+    Attributes:
+        path: relative to the scanned root.
+        reference: its kind, what it was drawn on and its structures.
+    """
+
+    patient_id: str
+    issuer: str
+    study_uid: str
+    path: str
+    reference: MaskReference
+
+
+@dataclass(frozen=True, slots=True)
 class Index:
     """What a scan found.
 
@@ -93,16 +110,27 @@ class Index:
         files: every file on disk, once, sorted by path.
         series: sorted by (patient_id, study_uid, series_uid).
         opened: files whose header was read in this scan; unchanged ones are not.
+        masks: segmentations and structure sets, sorted by path.
     """
 
     root: Path
     files: tuple[FileEntry, ...]
     series: tuple[SeriesEntry, ...]
     opened: int
+    masks: tuple[MaskEntry, ...] = ()
 
     def of_patient(self, patient_id: str) -> tuple[SeriesEntry, ...]:
         """Return the series under which a PatientID was seen."""
         return tuple(entry for entry in self.series if patient_id in entry.patient_ids)
+
+    def masks_of(self, series: SeriesEntry) -> tuple[MaskEntry, ...]:
+        """Return the masks that name a series as what they were drawn on, of the same patient."""
+        owner = (series.patient_id, series.issuer)
+        return tuple(
+            mask
+            for mask in self.masks
+            if series.series_uid in mask.reference.series_uids and (mask.patient_id, mask.issuer) == owner
+        )
 
 
 def scan(root: Path, *, cache: Path | None = None, progress: Progress | None = None) -> Index:
@@ -138,7 +166,9 @@ def scan(root: Path, *, cache: Path | None = None, progress: Progress | None = N
         progress(len(found), len(found))
     if cache is not None and (opened or len(known) != len(files)):
         _write_cache(cache, root, files, facts)
-    return Index(root, tuple(files), tuple(_series(files, facts)), opened)
+    pairs = zip(files, facts, strict=True)
+    masks = [_mask(entry.path, fact) for entry, fact in pairs if fact and entry.status == "set_aside"]
+    return Index(root, tuple(files), tuple(_series(files, facts)), opened, tuple(masks))
 
 
 def _walk(root: Path) -> Iterator[tuple[str, int, int, bool]]:
@@ -168,7 +198,8 @@ def _examined(root: Path, path: str, size: int, mtime_ns: int) -> tuple[FileEntr
         header = Header(place, parse(place, tags.INDEXED, first_items=_FIRST_ONLY))
         kind = kind_of(header)
         if kind not in ("image", "waveform"):
-            return FileEntry(path, size, mtime_ns, "set_aside", kind), None
+            aside = FileEntry(path, size, mtime_ns, "set_aside", kind)
+            return aside, _mask_facts(header) if mask_kind(header) else None
         if not header.text(tags.SERIES_INSTANCE) or not header.text(tags.STUDY_INSTANCE):
             raise DicomRefusal("missing_tags", "no StudyInstanceUID or SeriesInstanceUID")
         facts = _facts(header)
@@ -214,6 +245,22 @@ def _facts(header: Header) -> _Facts:
     )
 
 
+def _mask_facts(header: Header) -> _Facts:
+    """Return what the index keeps of a mask, in the order of :func:`_mask`."""
+    found = reference_of(header)
+    return (
+        header.patient,
+        header.text(tags.STUDY_INSTANCE),
+        "",
+        (found.kind, found.frames_of_reference, found.series_uids, found.structures),
+    )
+
+
+def _mask(path: str, fact: _Facts) -> MaskEntry:
+    patient_id, issuer = fact[0]
+    return MaskEntry(patient_id, issuer, fact[1], path, MaskReference(*fact[3]))
+
+
 def _datetime(elements: Elements, date: int, time: int) -> str:
     """Return date and time as one DICOM text; a time without a date says nothing."""
     day = elements.text(date)
@@ -228,7 +275,7 @@ def _series(files: list[FileEntry], facts: list[_Facts | None]) -> list[SeriesEn
     """Return the series that the files make up, sorted."""
     members: dict[tuple[str, str], list[tuple[str, _Facts]]] = defaultdict(list)
     for entry, fact in zip(files, facts, strict=True):
-        if fact is not None:
+        if fact is not None and entry.status == "series":
             members[fact[0]].append((entry.path, fact))
     series = [_entry(uids, files_of) for uids, files_of in members.items()]
     return sorted(series, key=lambda entry: (entry.patient_id, entry.study_uid, entry.series_uid))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
-from medmm.dicom import load, load_mask, mask_reference
+from medmm.dicom import load, load_mask, mask_reference, scan
 from medmm.dicom.contours import _fill
 from medmm.errors import DicomRefusal
 
@@ -210,6 +210,25 @@ def test_contours_are_filled_even_odd_slice_by_slice(scanner):
     np.testing.assert_array_equal(np.argwhere(stored_grid(mask.array[1], volume)).max(axis=0), [2, 2, 2])
     assert mask.notes == ("1 contours that are points or open lines", "1 contours outside the image")
     np.testing.assert_array_equal(load_mask(path, volume, structures=["OTHER"]).array, mask.array[1:])
+
+
+def test_the_index_lists_masks_beside_the_series_they_were_drawn_on(scanner, tmp_path):
+    scanner.stack(PLACES)
+    drawn = np.ones((1, 3, 4), bool)
+    seg = segmentation(scanner, drawn, [frame(0.0, 1)])
+    rt = structure_set(scanner, {"ring": [square(0, 2, 0)]})
+    segmentation(scanner, drawn, [frame(0.0, 1)], PatientID="P2")
+    for cached in (False, True):
+        index = scan(tmp_path, cache=tmp_path.parent / f"{tmp_path.name}.index")
+        assert index.opened == (0 if cached else 6)
+        (series,) = index.series
+        found = {mask.path: mask.reference for mask in index.masks_of(series)}
+        assert {tmp_path / path for path in found} == {seg.resolve(), rt.resolve()}
+        assert found[rt.name].structures == ("ring",)
+        assert found[seg.name].structures == ("Liver", "Lésion")
+        assert len(index.masks) == 3
+        reasons = sorted(entry.reason for entry in index.files)
+        assert reasons == [""] * 3 + ["no_pixel_data"] + ["unsupported_sop"] * 2
 
 
 def test_contours_between_or_across_slices_are_refused(scanner):

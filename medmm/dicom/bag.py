@@ -1,0 +1,108 @@
+"""The 2-D images of one patient as one object: serial radiographs, cell crops, ultrasound views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medmm.dicom import tags
+from medmm.dicom.certificate import Certificate
+from medmm.dicom.header import Header, read_header
+from medmm.dicom.loading import Loaded, realised, without_array
+from medmm.dicom.series import Plan, SeriesPlan, group, plan_series
+from medmm.dicom.volume import Volume
+from medmm.errors import DicomRefusal
+
+
+@dataclass(frozen=True)
+class Bag:
+    """The images of one patient, in the order of their acquisition, then of their SOPInstanceUID.
+
+    Attributes:
+        images: ``[row column]`` or ``[row column 3]`` each; sizes and spacings may differ.
+        acquired: per image, DICOM text "YYYYMMDD[HHMMSS.FFFFFF]" or "".
+        left_out: what became no image, with its reason; every file stands in an image or here.
+    """
+
+    images: tuple[Volume, ...]
+    acquired: tuple[str, ...]
+    left_out: tuple[Loaded, ...]
+
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """Return the certificate of every image, then of everything left out."""
+        return (
+            *(image.certificate for image in self.images),
+            *(result.certificate for result in self.left_out),
+        )
+
+
+def load_bag(paths: Sequence[Path]) -> Bag:
+    """Load every 2-D image among the files of one patient, of however many studies and series.
+
+    A volume is no picture: its slices are left out, as is what cannot be read.
+
+    Raises:
+        DicomRefusal: ``multiple_patients``; ``no_pixel_data`` when there is no image at all.
+    """
+    headers: list[Header] = []
+    left_out: list[Loaded] = []
+    for path in sorted(map(Path, paths)):
+        try:
+            headers.append(read_header(path))
+        except DicomRefusal as refusal:
+            left_out.append(without_array("refused", refusal.reason, (path,), [], detail=refusal.detail))
+    if len({header.patient for header in headers}) > 1:
+        raise DicomRefusal("multiple_patients", "the images of a bag belong to several patients")
+    found: list[tuple[str, str, Volume]] = []
+    for members in group(headers).values():
+        _series_images(members, found, left_out)
+    if not found:
+        raise DicomRefusal("no_pixel_data", f"none of {len(paths)} files is a 2-D image")
+    found.sort(key=lambda item: item[:2])
+    return Bag(tuple(image for *_, image in found), tuple(when for when, *_ in found), tuple(left_out))
+
+
+def _series_images(
+    members: list[Header], found: list[tuple[str, str, Volume]], left_out: list[Loaded]
+) -> None:
+    """Add the images of one series, and what is left out of it."""
+    try:
+        series = plan_series(members)
+    except DicomRefusal as refusal:
+        paths = tuple(header.path for header in members)
+        left_out.append(without_array("refused", refusal.reason, paths, members, detail=refusal.detail))
+        return
+    for plan in series.plans:
+        try:
+            found.append((*_when(plan.headers[0]), _image(plan, members, series)))
+        except DicomRefusal as refusal:
+            files = tuple(dict.fromkeys(header.path for header in plan.headers))
+            left_out.append(without_array("refused", refusal.reason, files, members, detail=refusal.detail))
+    for reason in sorted({reason for _, reason in series.set_aside}):
+        files = tuple(path for path, why in series.set_aside if why == reason)
+        left_out.append(without_array("set_aside", reason, files, members))
+
+
+def _image(plan: Plan, members: list[Header], series: SeriesPlan) -> Volume:
+    content = realised(plan, members, series)
+    if plan.kind != "image" or not isinstance(content, Volume):
+        raise DicomRefusal("multiple_volumes", f"a {plan.kind} among the 2-D images of a bag")
+    return content
+
+
+def _when(header: Header) -> tuple[str, str]:
+    """Return (date and time of the acquisition, else of the series, else of the study; SOPInstanceUID)."""
+    stated = (
+        header.text(tags.ACQUISITION_DATETIME),
+        _moment(header, tags.ACQUISITION_DATE, tags.ACQUISITION_TIME),
+        _moment(header, tags.SERIES_DATE, tags.SERIES_TIME),
+        header.text(tags.STUDY_DATE),
+    )
+    return next(filter(None, stated), ""), header.text(tags.SOP_INSTANCE)
+
+
+def _moment(header: Header, date: int, time: int) -> str:
+    day = header.text(date)
+    return day + header.text(time) if day else ""

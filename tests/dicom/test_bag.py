@@ -1,0 +1,52 @@
+"""A bag: the 2-D images of one patient as one object."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydicom.uid import generate_uid
+
+from medmm.dicom import load_bag
+from medmm.errors import DicomRefusal
+
+DX = "1.2.840.10008.5.1.4.1.1.1.1"
+
+
+def radiograph(scanner, shape=(4, 5), **elements):
+    geometry = dict.fromkeys(("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"))
+    pixels = np.full(shape, elements.pop("value", 1), np.uint16)
+    elements.setdefault("SeriesInstanceUID", generate_uid())
+    return scanner.save(
+        scanner.dataset(pixels, SOPClassUID=DX, Modality="DX", RescaleIntercept=0, **geometry, **elements)
+    )
+
+
+def test_serial_radiographs_come_in_the_order_of_their_acquisition(scanner):
+    radiograph(scanner, value=3, AcquisitionDateTime="20240301101500")
+    radiograph(
+        scanner, value=1, AcquisitionDate="20240101", AcquisitionTime="080000", StudyInstanceUID="1.2.3"
+    )
+    radiograph(scanner, value=2, shape=(6, 7), StudyDate="20240201")
+    (scanner.folder / "note.txt").write_text("no DICOM")
+    bag = load_bag(list(scanner.folder.iterdir()))
+    assert [int(image.array[0, 0]) for image in bag.images] == [1, 2, 3]
+    assert [image.array.shape for image in bag.images] == [(4, 5), (6, 7), (4, 5)]
+    assert bag.acquired == ("20240101080000", "20240201", "20240301101500")
+    assert [(result.status, result.reason) for result in bag.left_out] == [("refused", "not_dicom")]
+    assert [certificate.status for certificate in bag.certificates] == ["used"] * 3 + ["refused"]
+
+
+def test_several_images_of_one_series_and_what_is_no_image(scanner):
+    series = generate_uid()
+    for number in range(3):
+        radiograph(scanner, value=number, SeriesInstanceUID=series, SOPInstanceUID=f"1.2.{number}")
+    stack = scanner.stack()
+    bag = load_bag(list(scanner.folder.iterdir()))
+    assert [int(image.array[0, 0]) for image in bag.images] == [0, 1, 2]
+    assert [(result.reason, len(result.files)) for result in bag.left_out] == [("multiple_volumes", 5)]
+    with pytest.raises(DicomRefusal, match="none of 5 files"):
+        load_bag(stack)
+    radiograph(scanner, PatientID="P2")
+    with pytest.raises(DicomRefusal) as caught:
+        load_bag(list(scanner.folder.iterdir()))
+    assert caught.value.reason == "multiple_patients"
