@@ -272,7 +272,7 @@ def _swarm(fields: tuple[SwarmField, ...]) -> dict[str, object] | None:
     drawn = [found for found in fields if found.attributions]
     if not drawn:
         return None
-    limit = max(abs(value) for found in drawn for value in found.attributions) or 1.0
+    limit = 1.04 * max(abs(value) for found in drawn for value in found.attributions) or 1.0
     rows = tuple(
         (
             found.label,
@@ -308,7 +308,7 @@ def _shown(page: CohortPage) -> dict[str, str]:
     measures = "; ".join(name for name, there in measured.items() if there)
     origin = page.provenance
     found = {
-        "question": f"{page.question} Scores: {page.source}",
+        "question": f"{page.question}; {page.source}",
         "internal": page.source,
         "intended use": page.intended_use,
         "patients": count,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +22,19 @@ Pixels = npt.NDArray[np.uint8]
 Letters = tuple[str, str, str, str]
 Kind = Literal["intensity", "label_map"]
 
-LONG_SIDE = 448
-"""Pixels of the longer side of a drawn slice: sharp on the page, about 100 kB as PNG."""
-
 RAISES = (230, 97, 0)
 LOWERS = (20, 120, 210)
 LABEL_COLOURS = ((18, 22, 26), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 121, 167), (230, 159, 0))
 """Okabe and Ito's colours, told apart with any colour vision; the first is the background."""
+
+SHEET = 1600
+"""Pixels that a full contact sheet is about wide and high."""
+
+CELLS = (96, 224)
+"""Smallest and largest side of one picture on a contact sheet, in pixels."""
+
+SHEET_GROUND = (44, 51, 58)
+"""Between the pictures of a contact sheet, so that a black picture is still seen to be one."""
 
 FAINTEST = 0.08
 """Attributions below this share of the largest are left transparent."""
@@ -114,13 +121,13 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One slice as the page places it.
+    """One slice as the page places it: its own pixels, which the page stretches to square millimetres.
 
     Attributes:
-        original: PNG of the slice alone.
-        overlay: PNG with the attribution on it, or empty.
-        width: pixels of either.
-        height: pixels of either.
+        original: PNG of the slice, one byte a pixel.
+        overlay: transparent PNG of the attribution, to lie on the original; or empty.
+        width: of the picture, as a share of its longer side, times 1000.
+        height: likewise.
         letters: (left, right, top, bottom) orientation letters, empty where not recorded.
         number: 1-based slice number.
         scale_mm: length of the scale bar, 0 where the spacing is not recorded.
@@ -155,30 +162,66 @@ def legend(labels: Sequence[tuple[int, str]]) -> tuple[tuple[str, str], ...]:
 
 
 def contact_sheet(tiles: Sequence[Tile]) -> bytes:
-    """Return a PNG montage of what the network sees, one row per patient, with orientation letters.
+    """Return a PNG montage of what the network sees, about as wide as high, with orientation letters.
 
-    A volume shows five slices from one end of its last axis to the other, an image itself.
+    A volume shows five slices side by side, from one end of its last axis to the other; an image itself.
 
     Args:
         tiles: one per patient.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    rows = [_planes(tile) for tile in tiles]
-    columns = max((len(row) for row in rows), default=1)
-    cell, caption, gap = 176, 22, 6
-    size = (columns * (cell + gap) + gap, len(rows) * (cell + caption + gap) + gap)
-    sheet = Image.new("RGB", size, LABEL_COLOURS[0])
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for down, (tile, planes) in enumerate(zip(tiles, rows, strict=True)):
-        top = gap + down * (cell + caption + gap)
-        pen.text((gap + 2, top + cell + 2), plain(tile.caption), fill=(200, 208, 216), font=font)
-        for across, plane in enumerate(planes):
-            left = gap + across * (cell + gap)
-            sheet.paste(_fitted(plane, cell), (left, top))
-            for letter, place, anchor in _letter_places(tile.axes, left, top, cell):
-                pen.text(place, letter, fill=(255, 214, 102), font=font, anchor=anchor)
-    return _png(sheet)
+    strips = [_planes(tile) for tile in tiles]
+    longest = max((len(strip) for strip in strips), default=1)
+    sheet = _Sheet.of(len(strips), longest)
+    picture = Image.new("RGB", sheet.size, SHEET_GROUND)
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    for place, (tile, planes) in enumerate(zip(tiles, strips, strict=True)):
+        left, top = sheet.corner(place)
+        pen.text((left + 2, top + sheet.cell + 2), plain(tile.caption), fill=(200, 208, 216), font=font)
+        for plane in planes:
+            picture.paste(_fitted(plane, sheet.cell), (left, top))
+            for letter, at, anchor in _letter_places(tile.axes, left, top, sheet.cell):
+                pen.text(at, letter, fill=(255, 214, 102), font=font, anchor=anchor)
+            left += sheet.cell + sheet.gap
+    return _png(picture)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sheet:
+    """The grid of a contact sheet: ``columns`` strips side by side, each of ``longest`` pictures."""
+
+    strips: int
+    longest: int
+    columns: int
+    cell: int
+    gap: int = 6
+    caption: int = 20
+
+    @classmethod
+    def of(cls, strips: int, longest: int) -> _Sheet:
+        """Return the grid that is nearest to a square."""
+        count = max(strips, 1)
+        smallest, largest = CELLS
+        cell = min(largest, max(smallest, int(SHEET / math.sqrt(count * longest))))
+        grids = (cls(count, longest, columns, cell) for columns in range(1, count + 1))
+        return min(grids, key=lambda grid: abs(math.log(grid.size[0] / grid.size[1])))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        rows = -(-self.strips // self.columns)
+        return self.columns * self._wide() + self.gap, rows * self._high() + self.gap
+
+    def corner(self, place: int) -> tuple[int, int]:
+        """Return the left and top edge of a strip, counted row by row."""
+        down, across = divmod(place, self.columns)
+        return self.gap + across * self._wide(), self.gap + down * self._high()
+
+    def _wide(self) -> int:
+        return self.longest * (self.cell + self.gap) + self.gap
+
+    def _high(self) -> int:
+        return self.cell + self.caption + self.gap
 
 
 def image_size(png: bytes) -> tuple[int, int]:
@@ -206,77 +249,81 @@ def as_displayed(plane: npt.NDArray[np.generic], axes: tuple[str, str] | None) -
 
 def _frame(part: Slice, evidence: ImageEvidence, largest: float) -> Frame:
     values = np.asarray(as_displayed(part.pixels, part.axes), dtype=np.float32)
-    size, millimetres = _size(part, values.shape)
-    labelled = evidence.kind == "label_map"
-    painted = _painted(values, evidence) if labelled else _grey(values, evidence.window)
-    original = _resized(painted, size, smooth=not labelled)
+    (width, height), millimetres = _size(part, values.shape)
+    original = (
+        _painted(values, evidence) if evidence.kind == "label_map" else _windowed(values, evidence.window)
+    )
     overlay = b""
     if part.map is not None and largest > 0:
         heat = np.asarray(as_displayed(part.map, part.axes), dtype=np.float32) / largest
-        below = _resized(_muted(values, evidence), size, smooth=False) if labelled else original
-        overlay = _png(_heated(below, heat, size))
+        overlay = _heated(heat)
     length = next((mm for mm in reversed(SCALES_MM) if mm <= 0.4 * millimetres), 0) if millimetres else 0
     share = length / millimetres if length else 0.0
-    width, height = size
     drawn = letters(part.axes, part.edges)
     return Frame(_png(original), overlay, width, height, drawn, part.number, length, share)
 
 
 def _size(part: Slice, shape: tuple[int, ...]) -> tuple[tuple[int, int], float]:
-    """Return (width, height) in pixels with square millimetres, and the width in mm (0: not recorded)."""
+    """Return (width, height) with square millimetres, and the width in mm (0: not recorded)."""
     rows, columns = shape
     height, width = float(rows), float(columns)
     if part.spacing_mm is not None:
         first, second = part.spacing_mm
         down, across = (first, second) if part.axes is None else (second, first)
         height, width = rows * down, columns * across
-    factor = LONG_SIDE / max(height, width)
+    factor = 1000 / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return size, width if part.spacing_mm is not None else 0.0
+
+
+def _windowed(values: npt.NDArray[np.float32], window: tuple[float, float]) -> Image:
+    from PIL import Image
+
+    return Image.fromarray(_grey(values, window))
 
 
 def _grey(values: npt.NDArray[np.float32], window: tuple[float, float]) -> Pixels:
     low, high = window
     scaled = (values - low) / max(high - low, 1e-12)
-    grey = np.rint(255 * np.clip(np.nan_to_num(scaled), 0, 1)).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=-1)
+    grey: Pixels = np.rint(255 * np.clip(np.nan_to_num(scaled), 0, 1)).astype(np.uint8)
+    return grey
 
 
-def _painted(values: npt.NDArray[np.float32], evidence: ImageEvidence) -> Pixels:
-    painted = np.full((*values.shape, 3), LABEL_COLOURS[0], dtype=np.uint8)
+def _painted(values: npt.NDArray[np.float32], evidence: ImageEvidence) -> Image:
+    from PIL import Image
+
+    places = np.zeros(values.shape, dtype=np.uint8)
     for place, (value, _) in enumerate(evidence.labels, 1):
-        painted[np.rint(values) == value] = _label_colour(place)
+        places[np.rint(values) == value] = place
+    painted = Image.fromarray(places).convert("P")
+    painted.putpalette(bytes(_palette(len(evidence.labels))))
     return painted
 
 
-def _muted(values: npt.NDArray[np.float32], evidence: ImageEvidence) -> Pixels:
-    muted = np.full((*values.shape, 3), LABEL_COLOURS[0], dtype=np.uint8)
-    for place, (value, _) in enumerate(evidence.labels, 1):
-        muted[np.rint(values) == value] = 70 + 100 * place // len(evidence.labels)
-    return muted
+def _palette(labels: int) -> Pixels:
+    """Return the colour of each place: the background, then the labels."""
+    colours = [LABEL_COLOURS[0], *(_label_colour(place) for place in range(1, labels + 1))]
+    return np.array(colours, dtype=np.uint8)
 
 
 def _label_colour(place: int) -> tuple[int, int, int]:
     return LABEL_COLOURS[1 + (place - 1) % (len(LABEL_COLOURS) - 1)]
 
 
-def _resized(pixels: Pixels, size: tuple[int, int], *, smooth: bool) -> Image:
+def _heated(heat: npt.NDArray[np.float32]) -> bytes:
+    """Return the attribution as a transparent PNG: colour is its sign, opacity its share of the largest.
+
+    Entry 0 of the palette is clear, 1 to 127 raise, 128 to 254 lower, each more opaque than the one before.
+    """
     from PIL import Image
 
-    way = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
-    return Image.fromarray(pixels).resize(size, way)
-
-
-def _heated(below: Image, heat: npt.NDArray[np.float32], size: tuple[int, int]) -> Image:
-    """Return the picture under the attribution: colour is its sign, opacity its share of the largest."""
-    from PIL import Image
-
-    strength = np.clip(np.abs(heat), 0, 1)
-    alpha = np.where(strength < FAINTEST, 0, 0.15 + 0.7 * strength)
-    colour = np.where((heat > 0)[..., None], np.array(RAISES), np.array(LOWERS)).astype(np.uint8)
-    mask = Image.fromarray(np.rint(255 * alpha).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
-    paint = Image.fromarray(colour).resize(size, Image.Resampling.NEAREST)
-    return Image.composite(paint, below, mask)
+    strength = np.clip(np.nan_to_num(np.abs(heat)), 0, 1)
+    steps = np.rint(1 + 126 * strength).astype(np.uint8)
+    places = np.where(strength < FAINTEST, 0, np.where(heat > 0, steps, steps + 127)).astype(np.uint8)
+    painted = Image.fromarray(places).convert("P")
+    painted.putpalette([0, 0, 0, *(RAISES * 127), *(LOWERS * 127)])
+    ramp = [round(255 * (0.15 + 0.7 * step / 126)) for step in range(127)]
+    return _png(painted, transparency=bytes([0, *ramp, *ramp]))
 
 
 def _planes(tile: Tile) -> list[Pixels]:
@@ -293,20 +340,22 @@ def _shown(plane: Pixels, axes: tuple[str, str] | None) -> Pixels:
 
 
 def _channels_painted(array: npt.NDArray[np.float32]) -> Pixels:
-    palette = np.array([LABEL_COLOURS[0], *(_label_colour(place) for place in range(1, len(array) + 1))])
     which = np.where(array.max(axis=0) >= 0.5, array.argmax(axis=0) + 1, 0)
-    return palette[which].astype(np.uint8)
+    return _palette(len(array))[which]
 
 
 def _channel_stretched(array: npt.NDArray[np.float32]) -> Pixels:
     first = array[0]
-    return _grey(first, (float(first.min()), float(first.max())))
+    grey = _grey(first, (float(first.min()), float(first.max())))
+    return np.repeat(grey[..., None], 3, axis=-1)
 
 
 def _fitted(plane: Pixels, cell: int) -> Image:
+    from PIL import Image
+
     factor = cell / max(plane.shape[:2])
     rows, columns = (max(1, round(side * factor)) for side in plane.shape[:2])
-    return _resized(np.ascontiguousarray(plane), (columns, rows), smooth=False)
+    return Image.fromarray(np.ascontiguousarray(plane)).resize((columns, rows), Image.Resampling.NEAREST)
 
 
 def _letter_places(
@@ -317,7 +366,7 @@ def _letter_places(
     return [(west, (left + 4, top + middle), "lm"), (north, (left + middle, top + 3), "mt")]
 
 
-def _png(image: Image) -> bytes:
+def _png(image: Image, **options: bytes) -> bytes:
     held = io.BytesIO()
-    image.save(held, format="PNG", optimize=False)
+    image.save(held, format="PNG", optimize=True, **options)
     return held.getvalue()

@@ -75,6 +75,7 @@ def _environment() -> Environment:
         unit=wording.unit_text,
         with_unit=wording.with_unit,
         when=wording.when,
+        moment=wording.moment,
         data_uri=data_uri,
         zip=zip,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ NOT_RECORDED = "not recorded"
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 """Control characters, bidirectional overrides (they reorder the text after them) and lone surrogates."""
+
+_POWER = re.compile(r"(?<=[a-zA-Z])[23](?![0-9])")
+"""An exponent of UCUM, as in "cm2"."""
 
 _UNITS = {
     "a": "years",
@@ -122,8 +126,9 @@ def estimated(estimate: Estimate | None, decimals: int = 2) -> str:
 
 
 def unit_text(unit: str) -> str:
-    """Return a UCUM unit as people write it; an unknown one stays as it is."""
-    return _UNITS.get(unit, unit.replace("ug", "µg").replace("uL", "µL").replace("umol", "µmol"))
+    """Return a UCUM unit as people write it; an unknown one stays as it is but for its powers."""
+    raised = _POWER.sub(lambda found: "²" if found[0] == "2" else "³", unit)
+    return _UNITS.get(unit, raised.replace("ug", "µg").replace("uL", "µL").replace("umol", "µmol"))
 
 
 def with_unit(value: str, unit: str) -> str:
@@ -147,6 +152,13 @@ def when(offset_days: float | None, *, undated: bool = False) -> str:
     if days < 1:
         return f"{_counted(max(1, round(24 * days)), 'hour')} {side}"
     return f"{_counted(round(days), 'day')} {side}"
+
+
+def moment(time: str) -> str:
+    """Return an ISO 8601 time to the minute, in UTC; a time without a zone is taken as UTC."""
+    found = datetime.fromisoformat(time)
+    known = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    return f"{known:%Y-%m-%d %H:%M} UTC"
 
 
 def _counted(count: int, noun: str) -> str:

@@ -36,7 +36,7 @@ LOGIT = BASE + TABLE + IMAGE + NOTES
 PROVENANCE = Provenance(
     bundle_sha256="3f6c0a4be1d7925c8e0b7f4a9d2c61583b7e0f94ad52c8613e7f0b9a4d8c2e15",
     medmm_version="0.1.0",
-    created="2026-03-02 09:41 UTC",
+    created="2026-03-02T09:41:07+00:00",
     recipe="prostate_mri_psa",
     cohort="invented",
     cohort_sha256="a90e4c7713d2bb806f5e19c4d07a83b25e6f1c9d4083ab72c5e9d60f17b84a3c",
@@ -77,7 +77,7 @@ def intensity_evidence(**changes: object) -> ImageEvidence:
         "gate": "passed",
         "gate_sentence": "Rank correlation 0.11 with a model whose encoder is random (0.30 allowed).",
         "gap": 0.031,
-        "method": "Integrated gradients, 32 steps, from the blurred image",
+        "method": "integrated gradients, 32 steps, from the blurred image",
     }
     return ImageEvidence(**{**facts, **changes})  # type: ignore[arg-type]
 
@@ -220,7 +220,7 @@ def patient_page(**changes: object) -> PatientPage:
         "images": (intensity_evidence(), label_evidence()),
         "how_good": HowGood(
             pattern="image and biomarkers, no note",
-            source="Out-of-fold, 5 folds",
+            source="out-of-fold, 5 folds",
             patients=424,
             events=121,
             auroc=Estimate(0.762, 0.711, 0.809),
