@@ -70,14 +70,35 @@ def dicom_moment(text: str) -> Moment | None:
     return Moment(days, days * US_PER_DAY + seconds * 1_000_000 + int((fraction or "0").ljust(6, "0")))
 
 
-def iso_day(text: str) -> int | None:
-    """Return days since 1970-01-01 of an ISO 8601 date or datetime; None when it is none."""
+def iso_moment(text: str) -> Moment | None:
+    """Read an ISO 8601 date or datetime, as :func:`sql_day` and the others do; None when it is none."""
+    found = _ISO_PARTS.fullmatch(text)
+    if found is None:
+        return None
+    date, clock, second, fraction, zone = found.groups()
     try:
-        return datetime.date.fromisoformat(text[:10]).toordinal() - _EPOCH
+        read = datetime.datetime.fromisoformat(f"{date} {clock or '00:00'}:{second or '00'}")
     except ValueError:
         return None
+    days = read.toordinal() - _EPOCH
+    if clock is None:
+        return Moment(days)
+    seconds = read.hour * 3600 + read.minute * 60 + read.second - _offset_minutes(zone or "") * 60
+    microseconds = int((fraction or "0")[:6].ljust(6, "0"))
+    return Moment(days, days * US_PER_DAY + seconds * 1_000_000 + microseconds, zone is not None)
 
 
+def _offset_minutes(zone: str) -> int:
+    """Return "+02", "+0200", "+02:00" in minutes east of UTC; 0 for "Z"."""
+    digits = zone[1:].replace(":", "").ljust(4, "0")
+    minutes = int(digits[:2]) * 60 + int(digits[2:])
+    return -minutes if zone.startswith("-") else minutes
+
+
+_ISO_PARTS = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
+    r"(?: ?(Z|[+-][0-9]{2}(?::?[0-9]{2})?))?)?"
+)
 _ISO = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?( ?(Z|[+-]\d{2}(:?\d{2})?))?)?"
 _ZONE = r"(Z|[+-]\d{2}(?::?\d{2})?)$"
 

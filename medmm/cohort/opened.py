@@ -113,7 +113,7 @@ class Opened:
 
     def records(self, predictions: Mapping[str, Moment]) -> tuple[dict[str, dict[str, Value]], wide.Fields]:
         """Return each subject's row of record values, and what could not be read."""
-        reader = wide.Fields(self.fields())
+        reader = wide.Fields(self.fields(), same_day=self.spec.same_day.results == "known")
         records = self.spec.records
         if records is None or not reader.fields:
             return {}, reader

@@ -60,7 +60,10 @@ class PredictionTime(Declared):
 
 
 class SameDay(Declared):
-    """Whether what shares the prediction day, without a time of day, was known."""
+    """Whether what shares the prediction day, without a time of day, was known.
+
+    ``results`` holds for biomarkers, notes and dates among the records alike.
+    """
 
     index_study: Knowledge = "not_known"
     results: Knowledge = "not_known"

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from medmm.cohort.moments import Moment, iso_day, sql_aware, sql_day, sql_instant_us
+from medmm.cohort.moments import Moment, iso_moment, sql_aware, sql_day, sql_instant_us
 from medmm.cohort.spec import OutcomeSpec, Records
 from medmm.cohort.values import parse_number, read_field
-from medmm.columns import FieldSpec, Status, Value
+from medmm.columns import MISSING, FieldSpec, Status, Value
 from medmm.errors import DataError
 from medmm.sources.duck import Engine, quoted
 from medmm.sources.tables import Table
@@ -93,11 +93,13 @@ class Fields:
     """The fields of a wide table, read cell by cell; an equal cell is one shared Value.
 
     Attributes:
+        same_day: whether a date of the prediction day without a time of day was known.
         unparsable: per field, cells that could not be read and how often each stands there.
         filled: per field, cells that hold something.
     """
 
     fields: Mapping[str, FieldSpec]
+    same_day: bool
     unparsable: dict[str, Counter[str]] = field(default_factory=dict)
     filled: Counter[str] = field(default_factory=Counter)
     _seen: dict[tuple[str, str], Value] = field(default_factory=dict)
@@ -107,7 +109,7 @@ class Fields:
         row = {}
         for (name, spec), text in zip(self.fields.items(), texts, strict=True):
             if spec.kind == "date":
-                value = _date(text, spec, prediction)
+                value = self._date(name, text, prediction)
             else:
                 known = self._seen.get((name, text))
                 value = known or self._seen.setdefault((name, text), read_field(text, spec))
@@ -130,6 +132,20 @@ class Fields:
                     " the kind, declare `missing_codes` or `levels`, or raise `max_unparsable`"
                 )
 
+    def _date(self, name: str, text: str, prediction: Moment) -> Value:
+        """A date known by the prediction time; at that time, a later one was an empty cell."""
+        spec = self.fields[name]
+        if not text or text in spec.missing_codes:
+            return MISSING
+        moment = iso_moment(text)
+        if moment is None:
+            return Value(None, Status.UNPARSABLE, text)
+        try:
+            known = moment.known_by(prediction, same_day=self.same_day)
+        except DataError as error:
+            raise DataError(f"records.{name}: {error}") from None
+        return _days_before(moment, spec, prediction) if known else MISSING
+
     def _count(self, name: str, value: Value) -> None:
         if value.status is not Status.MISSING:
             self.filled[name] += 1
@@ -137,20 +153,13 @@ class Fields:
             self.unparsable.setdefault(name, Counter())[value.text] += 1
 
 
-def _date(text: str, spec: FieldSpec, prediction: Moment) -> Value:
-    """A date as days before the prediction time; one after it is not told apart from any other such."""
-    if not text or text in spec.missing_codes:
-        return Value(None, Status.MISSING)
-    day = iso_day(text)
-    if day is None:
-        return Value(None, Status.UNPARSABLE, text)
-    offset = day - prediction.day + 0.0
-    if offset > 0:
-        return Value(None, Status.LATER)
+def _days_before(moment: Moment, spec: FieldSpec, prediction: Moment) -> Value:
+    """A date as days relative to the prediction time; the date itself never leaves the cohort room."""
+    offset = moment.offset_days(prediction)
+    shown = f"{-offset:g} days before"
     if spec.plausible and not spec.plausible[0] <= offset <= spec.plausible[1]:
-        return Value(None, Status.IMPLAUSIBLE, f"{-offset:g} days before", offset_days=offset)
-    # the date itself never leaves the cohort room
-    return Value(offset, Status.KNOWN, f"{-offset:g} days before", offset_days=offset)
+        return Value(None, Status.IMPLAUSIBLE, shown, offset_days=offset)
+    return Value(offset, Status.KNOWN, shown, offset_days=offset)
 
 
 def labels(found: Cells, name: str, spec: OutcomeSpec) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from medmm.cohort.site import pseudonym, site_key
-from medmm.columns import Status
+from medmm.columns import MISSING, Status
 from medmm.errors import ConfigError, DataError
 
 HEAD = ("patient_id", "seen_at", "age", "sex", "site")
@@ -140,13 +140,46 @@ def test_a_third_label_is_not_a_silent_negative(small: Any) -> None:
     assert small.link().patients[2].targets == {}
 
 
-def test_a_date_becomes_days_and_one_of_after_is_not_told_apart(small: Any) -> None:
+def test_a_date_becomes_days_and_one_of_after_is_an_empty_cell(small: Any) -> None:
     small.spec["records"]["fields"]["operated"] = {"role": "input", "kind": "date"}
     rows = [("001", "2024-03-01", "", "", "", "2024-02-20"), ("002", "2024-03-01", "", "", "", "2024-03-05")]
     small.write("records.csv", (*HEAD, "operated"), rows)
     first, second = (p.sources["records"]["operated"] for p in small.link().patients)  # type: ignore[index, union-attr]
     assert (first.value, first.text) == (-10.0, "10 days before")
-    assert (second.value, second.status, second.text, second.offset_days) == (None, Status.LATER, "", None)
+    assert second == MISSING
+
+
+@pytest.mark.parametrize(
+    ("cell", "same_day", "offset"),
+    [
+        ("2024-03-01T20:00:00", "known", None),
+        ("2024-03-01T08:00:01", "known", None),
+        ("2024-03-01T08:00:00", "not_known", 0.0),
+        ("2024-03-01 02:00", "not_known", -0.25),
+        ("2024-03-01", "not_known", None),
+        ("2024-03-01", "known", 0.0),
+        ("2024-02-29", "not_known", -1.0),
+    ],
+)
+def test_a_date_of_the_prediction_day_obeys_the_rule_of_results(
+    small: Any, cell: str, same_day: str, offset: float | None
+) -> None:
+    small.spec["records"]["fields"]["operated"] = {"role": "input", "kind": "date"}
+    small.spec["same_day"] = {"results": same_day}
+    small.write("records.csv", (*HEAD, "operated"), [("001", "2024-03-01T08:00:00", "", "", "", cell)])
+    value = small.link().patients[0].sources["records"]["operated"]
+    assert (value.value, value.offset_days) == (offset, offset)
+    assert value == MISSING or value.status is Status.KNOWN
+
+
+def test_a_date_with_an_offset_from_utc_needs_a_prediction_time_with_one(small: Any) -> None:
+    small.spec["records"]["fields"]["operated"] = {"role": "input", "kind": "date"}
+    head, later = (*HEAD, "operated"), "2024-03-01T08:00:01+02:00"
+    small.write("records.csv", head, [("001", "2024-03-01T06:00:00Z", "", "", "", later)])
+    assert small.link().patients[0].sources["records"]["operated"] == MISSING
+    small.write("records.csv", head, [("001", "2024-03-01T06:00:00", "", "", "", later)])
+    with pytest.raises(DataError, match=r"records\.operated: .*UTC offset"):
+        small.link()
 
 
 def test_unreadable_records_are_listed_and_stop_above_the_declared_share(small: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from medmm.cohort.moments import Moment, iso_moment, sql_aware, sql_day, sql_instant_us
 from medmm.cohort.window import keys
 from medmm.columns import ResultSpec, Status
 from medmm.errors import ConfigError, DataError
@@ -237,6 +239,65 @@ def _spec_with_everything(small: Any) -> None:
 
 def _rows(small: Any) -> list[str]:
     return [repr(patient.sources["biomarkers"]) for patient in small.link().patients]
+
+
+WHEN = st.datetimes(min_value=datetime(2024, 2, 28), max_value=datetime(2024, 3, 4))
+
+
+def _dated(small: Any, cells: list[str]) -> list[str]:
+    head = ("patient_id", "seen_at", "age", "sex", "site", "operated")
+    at = ("2024-03-01 12:00:00", "2024-03-02 12:00:00", "2024-03-03")
+    rows = [
+        (f"00{n}", when, "50", "m", "x", cell)
+        for n, (when, cell) in enumerate(zip(at, cells, strict=True), 1)
+    ]
+    small.write("records.csv", head, rows)
+    return [repr(patient.sources["records"]) for patient in small.link().patients]
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(when=st.lists(WHEN, min_size=3, max_size=3), seconds=st.booleans(), same_day=st.booleans())
+def test_a_date_among_the_records_of_after_the_prediction_time_is_as_if_never_written(
+    small: Any, when: list[datetime], seconds: bool, same_day: bool
+) -> None:
+    small.spec["records"]["fields"]["operated"] = {"role": "input", "kind": "date"}
+    small.spec["same_day"] = {"results": "known" if same_day else "not_known"}
+    limits = [datetime(2024, 3, 1, 12), datetime(2024, 3, 2, 12), datetime(2024, 3, 3 + same_day)]
+    texts = [moment.isoformat(timespec="microseconds" if seconds else "minutes") for moment in when]
+    read = [datetime.fromisoformat(text) for text in texts]
+    # the third prediction time is a whole day, so its own day is known only by the cohort's word
+    late = [
+        moment >= limit if place == 2 else moment > limit
+        for place, (moment, limit) in enumerate(zip(read, limits, strict=True))
+    ]
+    without = ["" if is_late else text for text, is_late in zip(texts, late, strict=True)]
+    assert _dated(small, texts) == _dated(small, without)
+    known = [cell for cell, is_late in zip(_dated(small, texts), late, strict=True) if not is_late]
+    assert all("operated': Value(value=-" in row or "operated': Value(value=0.0" in row for row in known)
+
+
+TIMES = st.from_regex(
+    r"20[0-9]{2}-[01][0-9]-[0-3][0-9]([T ][0-2][0-9]:[0-6][0-9](:[0-6][0-9]([.,][0-9]{1,9})?)?"
+    r"( ?(Z|[+-][0-2][0-9](:?[0-5][0-9])?))?)?",
+    fullmatch=True,
+)
+
+
+NOISE = st.text("0123456789-:T Z+", max_size=20).map(str.strip)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    texts=st.lists(TIMES | st.text("0123456789-:T Z+", max_size=20).map(str.strip), min_size=20, max_size=60)
+)
+def test_a_time_reads_the_same_in_a_cell_and_in_the_engine(texts: list[str]) -> None:
+    with duck.Engine(threads=1) as engine:
+        engine.put("cell", {"place": ("INTEGER", range(len(texts))), "t": ("VARCHAR", texts)})
+        rows = engine.rows(
+            f"SELECT {sql_day('t')}, {sql_instant_us('t')}, {sql_aware('t')} FROM cell ORDER BY place"
+        )
+    found = [None if day is None else Moment(day, us, us is not None and aware) for day, us, aware in rows]
+    assert [iso_moment(text) for text in texts] == found
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
