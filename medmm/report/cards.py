@@ -51,6 +51,7 @@ def model_card(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
             "",
             "## Limits",
             "",
+            "- Calibrated on the folds' own models; the shipped model's calibration was not measured.",
             "- Calibrated on its own cohort; prevalence and equipment differ elsewhere. Check before use.",
             "- Attributions say what moved this model's score, not what causes the disease.",
             "",

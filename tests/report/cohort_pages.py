@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from pages import PROVENANCE
 
 from medmm.evaluation.calibrate import Agreement, agreement
 from medmm.evaluation.comparison import Verdict
@@ -21,6 +20,8 @@ from medmm.report.cohort import (
 from medmm.report.facts import FlowStep, Predictor, Table
 from medmm.report.images import Tile, contact_sheet
 from medmm.report.training import LearningCurve, TrainingPage
+
+from .pages import PROVENANCE
 
 FLOW = (
     FlowStep("subjects in any source", 1084, (("no outcome known", 19), ("before the first series", 3))),
