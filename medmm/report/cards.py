@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+LIMITS = (
+    "- Calibrated on its own cohort; prevalence and equipment differ elsewhere. Check before use.",
+    "- Attributions say what moved this model's score, not what causes the disease.",
+)
+
 
 def model_card(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     """Return the card of a bundle as Markdown.
@@ -13,50 +18,48 @@ def model_card(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
         description: the values of ``bundle.json``.
         metrics: the values of ``metrics.json``.
     """
-    rows = [
-        f"| {model} | {_interval(found['auroc'])} | {_interval(found['brier'])} "
-        f"| {found['patients']} | {found['events']} |"
-        for model, found in metrics["out_of_fold"].items()
-    ]
     verdict = (
         metrics["verdict"]["sentence"] if metrics["verdict"] else "The recipe compares no image with tables."
     )
     gates = [f"- {name}: {found['sentence']}" for name, found in metrics["gate"].items()] or ["- no image"]
     return "\n".join(
         [
-            f"# {description['name']}",
-            "",
-            description["question"],
-            "",
-            f"**Intended use.** {description['intended_use']} Research use only; not a medical device.",
-            "",
-            f"**Trained on** {description['trained_on']} patients of cohort `{description['cohort']}`, "
-            f"{description['positives']} with the outcome ({description['prevalence']:.0%}). "
-            f"Modalities: {', '.join(description['modalities'])}; fusion `{description['fusion']['kind']}`, "
-            f"{description['members']} member(s).",
-            "",
-            "## Out-of-fold figures (95 % intervals)",
-            "",
-            "| model | AUROC | Brier | patients | positive |",
-            "|---|---|---|---|---|",
-            *rows,
-            "",
-            "## Does the image earn its place?",
-            "",
-            verdict,
-            "",
-            "## Can its heat maps be shown?",
-            "",
-            *gates,
-            "",
-            "## Limits",
-            "",
-            "- Calibrated on the folds' own models; the shipped model's calibration was not measured.",
-            "- Calibrated on its own cohort; prevalence and equipment differ elsewhere. Check before use.",
-            "- Attributions say what moved this model's score, not what causes the disease.",
-            "",
+            *_head(description),
+            *_section("Out-of-fold figures (95 % intervals)", *_figures(metrics)),
+            *_section("Does the image earn its place?", verdict),
+            *_section("Can its heat maps be shown?", *gates),
+            *_section("Limits", *LIMITS),
         ]
     )
+
+
+def _head(description: Mapping[str, Any]) -> list[str]:
+    return [
+        f"# {description['name']}",
+        "",
+        description["question"],
+        "",
+        f"**Intended use.** {description['intended_use']} Research use only; not a medical device.",
+        "",
+        f"**Trained on** {description['trained_on']} patients of cohort `{description['cohort']}`, "
+        f"{description['positives']} with the outcome ({description['prevalence']:.0%}). "
+        f"Modalities: {', '.join(description['modalities'])}; fusion `{description['fusion']['kind']}`, "
+        f"{description['members']} member(s).",
+        "",
+    ]
+
+
+def _section(heading: str, *lines: str) -> list[str]:
+    return [f"## {heading}", "", *lines, ""]
+
+
+def _figures(metrics: Mapping[str, Any]) -> list[str]:
+    rows = [
+        f"| {model} | {_interval(found['auroc'])} | {_interval(found['brier'])} "
+        f"| {found['patients']} | {found['events']} |"
+        for model, found in metrics["out_of_fold"].items()
+    ]
+    return ["| model | AUROC | Brier | patients | positive |", "|---|---|---|---|---|", *rows]
 
 
 def _interval(triple: list[float | None]) -> str:
