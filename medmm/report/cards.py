@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 LIMITS = (
+    "- Calibrated on the folds' own models; the shipped model's calibration was not measured.",
     "- Calibrated on its own cohort; prevalence and equipment differ elsewhere. Check before use.",
     "- Attributions say what moved this model's score, not what causes the disease.",
 )
