@@ -154,7 +154,8 @@ def auroc_measure(labels: Bools, scores: Float64, folds: Ints) -> Measure:
             np.cumsum(weights[:, others], axis=1, out=passed[:, 1:])
             rightly += (weights[:, events] * (passed[:, below] + passed[:, through])).sum(axis=1) / 2
             pairs += weights[:, events].sum(axis=1) * passed[:, -1]
-        return np.asarray(rightly / pairs)
+        # a resample may hold no pair where the only events of a fold were not drawn
+        return _ratio(rightly, pairs, otherwise=np.nan)
 
     return measure
 

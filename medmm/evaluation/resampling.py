@@ -1,7 +1,7 @@
 """What every measure starts from: checked labels and scores, and the stratified bootstrap.
 
-A resample is a row of patient weights (how often each patient was drawn), so that every measure is
-written once, as a function of weights, and all resamples of a measure are computed together.
+A resample is a row of patient weights (how much each patient counts; no whole numbers), so that every
+measure is written once, as a function of weights, and all resamples of a measure are computed together.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ RESAMPLES = 2000
 
 CHUNK = 2_000_000
 """Weights held in memory at once while resampling (16 MB)."""
+
+DECIMALS = 12
+"""Figures are rounded here, for the sums of weights that are no whole numbers differ in their last bits."""
 
 Measure: TypeAlias = Callable[[Float64], Float64]
 """Weights ``[resample, patient]`` → the measure, ``[resample]``."""
@@ -82,24 +85,40 @@ def checked_folds(folds: npt.ArrayLike | None, patients: int) -> Ints:
 
 
 def resampled_weights(labels: Bools, folds: Ints, resamples: int, seed: int) -> Iterator[Float64]:
-    """Yield chunks of weights ``[resample, patient]``: patients redrawn within fold × class.
+    """Yield chunks of weights ``[resample, patient]``: patients redrawn within fold × class, rescaled.
 
-    Strata keep their size, so no resample loses a class or a fold.
+    Of a stratum of n patients, n - 1 are drawn and count n / (n - 1) each: drawing n of them has only
+    (n - 1) / n of the variance, which with a handful of patients per stratum makes intervals too narrow.
+    A stratum of one, which could not vary, is drawn together with others of its class. Strata keep their
+    total weight, so no resample loses a class.
+
+    Source: Rao & Wu 1988.
     """
-    strata = [
-        np.flatnonzero((folds == fold) & (labels == label))
-        for fold in np.unique(folds)
-        for label in (False, True)
-    ]
-    strata = [stratum for stratum in strata if len(stratum)]
+    strata = _strata(labels, folds)
     rng = np.random.default_rng(seed)
     chunk = max(1, CHUNK // len(labels))
     for start in range(0, resamples, chunk):
         weights = np.empty((min(chunk, resamples - start), len(labels)))
         for stratum in strata:
-            share = np.full(len(stratum), 1 / len(stratum))
-            weights[:, stratum] = rng.multinomial(len(stratum), share, size=len(weights))
+            size, drawn = len(stratum), max(1, len(stratum) - 1)
+            share = np.full(size, 1 / size)
+            weights[:, stratum] = rng.multinomial(drawn, share, size=len(weights)) * (size / drawn)
         yield weights
+
+
+def _strata(labels: Bools, folds: Ints) -> list[Ints]:
+    """Return the patients of each fold × class; those alone in theirs as one stratum of their class."""
+    strata: list[Ints] = []
+    for label in (False, True):
+        cells = [np.flatnonzero((folds == fold) & (labels == label)) for fold in np.unique(folds)]
+        several = sorted((cell for cell in cells if len(cell) > 1), key=len, reverse=True)
+        alone = [cell for cell in cells if len(cell) == 1]
+        if len(alone) == 1 and several:
+            alone.append(several.pop())  # the smallest: what is drawn across folds stays small
+        strata += several
+        if alone:
+            strata.append(np.concatenate(alone))
+    return strata
 
 
 def bootstrap(
@@ -107,16 +126,18 @@ def bootstrap(
 ) -> dict[str, Estimate]:
     """Return each measure with its percentile 95 % interval, all on the same resamples (so: paired).
 
-    Source: Efron & Tibshirani 1993, ch. 13. The model is not refitted, so an interval speaks of these
-    patients' predictions, not of another training run.
+    Patients are drawn as :func:`resampled_weights` says. The model is not refitted, so an interval speaks
+    of these patients' predictions, not of another training run.
+
+    Source: Efron & Tibshirani 1993, ch. 13.
     """
     drawn: dict[str, list[Float64]] = {name: [] for name in measures}
     for weights in resampled_weights(labels, folds, resamples, seed):
         for name, measure in measures.items():
-            drawn[name].append(measure(weights))
+            drawn[name].append(np.round(measure(weights), DECIMALS))
     once = np.ones((1, len(labels)))
     return {
-        name: _percentiles(float(measure(once)[0]), np.concatenate(drawn[name]))
+        name: _percentiles(round(float(measure(once)[0]), DECIMALS), np.concatenate(drawn[name]))
         for name, measure in measures.items()
     }
 

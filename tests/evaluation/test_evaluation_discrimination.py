@@ -8,7 +8,6 @@ from sklearn import metrics
 
 from medmm.errors import DataError
 from medmm.evaluation.discrimination import auprc, auroc, brier, delong, log_loss, performance
-from medmm.evaluation.resampling import checked_labels, resampled_weights
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -57,18 +56,6 @@ def test_pooling_folds_of_different_scales_would_mislead() -> None:
     scores = np.array([0.0, 1.0, 10.0, 11.0])
     assert auroc(labels, scores, np.array([0, 0, 1, 1])) == 1.0
     assert auroc(labels, scores) == 0.75
-
-
-@given(seed=SEEDS)
-@settings(max_examples=20)
-def test_resamples_keep_every_stratum(seed: int) -> None:
-    labels, _, folds = cohort(seed)
-    truth = checked_labels(labels)
-    (weights,) = resampled_weights(truth, folds, 20, seed)
-    for fold in range(4):
-        for label in (0, 1):
-            stratum = (folds == fold) & (labels == label)
-            np.testing.assert_array_equal(weights[:, stratum].sum(axis=1), stratum.sum())
 
 
 def test_an_interval_is_seeded_holds_its_value_and_agrees_with_delong() -> None:
