@@ -129,6 +129,7 @@ def preprocess_json(modalities: Mapping[str, Modality]) -> dict[str, Any]:
     return {
         name: {
             "kind": (modality.members[0] if isinstance(modality, Stacked) else modality).kind,
+            "transform_version": modality.transform_version,
             "settings": modality.settings.model_dump(mode="json"),
             "declaration": _dump(modality.declaration),
             "state": modality.state(),
@@ -182,6 +183,11 @@ def load(folder: Path) -> Bundle:
 
 def _restore(name: str, entry: Mapping[str, Any]) -> Modality:
     cls = modality_class(entry["kind"])
+    if cls.transform_version != entry["transform_version"]:
+        raise BundleError(
+            f"modality {name} is prepared otherwise by this version of medmm (transform "
+            f"{cls.transform_version}, was {entry['transform_version']}); train anew, or use the version of then"
+        )
     settings = cls.Settings.model_validate(entry["settings"])
     unfitted = cls(name, settings, _parse(entry["declaration"]))
     return restored(unfitted, entry["state"])

@@ -24,6 +24,8 @@ app = typer.Typer(
 cohort_app = typer.Typer(no_args_is_help=True, help="Who is in, and what was known when.")
 app.add_typer(cohort_app, name="cohort")
 
+TRACE = "--trace"
+
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -44,9 +46,29 @@ def main() -> None:
     except MedmmError as error:
         err.print(f"[bold red]medmm:[/] {_escaped(str(error))}")
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+        if TRACE in sys.argv:
+            raise
+        # Without the path: a folder may be named by a patient's id.
+        err.print(f"[bold red]medmm:[/] the system refused: {error.strerror}; `medmm --trace …` shows where")
+        sys.exit(8)
+    except Exception as error:
+        # A message may quote a patient's data, so it is shown to whoever asks for it only.
+        if TRACE in sys.argv:
+            raise
+        kind = type(error).__name__
+        err.print(f"[bold red]medmm:[/] unexpected {kind}, a fault of medmm; `medmm --trace …` shows where")
+        sys.exit(1)
+
+
+@app.callback()
+def doors(
+    trace: Annotated[bool, typer.Option(TRACE, help="Show the whole trace of an unexpected error.")] = False,
+) -> None:
+    """Multimodal medical diagnosis: train on a cohort, score patients, explain scores."""
 
 
 @cohort_app.command(epilog="Example: medmm cohort synthesize /tmp/synthetic --patients 240")
@@ -143,7 +165,7 @@ def train(
                     f"\nmedmm: go on with: medmm train {pipeline}{options} --runs {runs} --resume {run}"
                 )
                 raise
-            lines = story.summary(trained)
+            lines, runs = story.summary(trained), trained.run.parent
     for line in lines:
         out.print(line, markup=False)
     where = f" --root {root}" if root else ""
@@ -290,7 +312,7 @@ def _progress() -> Iterator[Any]:
             yield report
         except KeyboardInterrupt:
             bars.stop()
-            err.print("medmm: interrupted; nothing half-written was left")
+            err.print("medmm: interrupted; every file that was begun is whole or gone")
             raise  # typer exits with 130
 
 

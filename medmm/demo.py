@@ -14,6 +14,7 @@ from medmm.errors import OutputError
 from medmm.explain import explain_cohort, explain_patients
 from medmm.outputs.table import write_scores
 from medmm.score import score
+from medmm.scorer import TRAINED_ON
 from medmm.tracking import store
 
 Progress = Callable[[str, int, int], None]
@@ -47,9 +48,10 @@ def demo(folder: Path, *, patients: int, say: Callable[[str], None], progress: P
     write_scores(scores, folder / "scores.parquet")
     scored = [row for row in scores if row.status == "scored"]
     say(f"     patients {len(scores)} = {len(scored)} scored + {len(scores) - len(scored)} refused")
-    say("5/5  explaining the highest score, and the held-out patients")
+    say("5/5  explaining the highest score among those held out, and the held-out patients as a whole")
     outcome = planned.recipe.outcome
-    highest = max(scored, key=lambda row: row.outcomes[outcome].probability)
+    unseen = [row for row in scored if TRAINED_ON not in row.warnings]
+    highest = max(unseen, key=lambda row: row.outcomes[outcome].probability)
     pages = explain_patients(
         trained.bundle, data, [highest.subject_id], reports, root=data, progress=progress
     )

@@ -1,21 +1,16 @@
-"""Opening the held-out patients: the bundle scored on people that nothing was chosen on, and counted."""
+"""Opening the held-out patients: the bundle measured on people that nothing was chosen on, and counted."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from medmm.bundle import Bundle, load
-from medmm.cohort.link import link
-from medmm.cohort.site import index_cache, site_key
-from medmm.cohort.spec import data_root, load_spec
-from medmm.cohort.split import assign, divide
-from medmm.errors import DataError
+from medmm.bundle import load
+from medmm.cohort.access import open_cohort
 from medmm.evaluation.discrimination import performance
+from medmm.held_out import CLAIM, open_held_out
 from medmm.scorer import Scorer
 
 Progress = Callable[[str, int, int], None]
@@ -26,25 +21,14 @@ def evaluate(
 ) -> list[str]:
     """Score the held-out patients and return figures with 95 % intervals, as lines for a terminal.
 
-    Every opening is written to ``openings.jsonl`` beside the bundle: a held-out set that is opened often
-    is held out no longer.
-
     Raises:
-        DataError: if the cohort holds nobody out, or those held out are of one class.
+        DataError: if nobody was held out, it cannot be known who was, or they are of one class.
     """
     loaded = load(bundle)
-    spec = load_spec(cohort)
-    scanning = None if progress is None else lambda done, total: progress("scanning DICOM", done, total)
-    linked = link(spec, data_root(spec, root), key=site_key(), index_cache=index_cache(), progress=scanning)
-    linked = assign(linked, divide(linked))
+    linked = open_cohort(cohort, root, progress=progress)
+    scorer = Scorer(loaded, linked.declarations)
+    patients, opening = open_held_out(loaded, linked)
     outcome = loaded.description.outcome
-    patients = [p for p in linked.patients if p.split == "held_out" and outcome in p.targets]
-    if not patients:
-        raise DataError(
-            f"cohort {spec.name} holds nobody out (splits.held_out is {spec.splits.held_out}); the honest "
-            "figure is the out-of-fold one, in the bundle's metrics.json"
-        )
-    scorer = Scorer(loaded)
     logits, labels = [], []
     for done, patient in enumerate(patients):
         score = scorer.score(patient)
@@ -54,19 +38,10 @@ def evaluate(
         if progress:
             progress("scoring", done + 1, len(patients))
     figures = performance(np.array(labels), np.array(logits), threshold=loaded.description.threshold or 0.5)
-    opening = _count(loaded)
+    events, refused = int(sum(labels)), len(patients) - len(labels)
     return [
-        f"held out {len(patients)} = {len(labels)} scored + {len(patients) - len(labels)} refused; "
-        f"{int(sum(labels))} positive",
+        f"held out {len(patients)} = {len(labels)} scored + {refused} refused; {events} positive",
         *(f"{name:<12} {figure}" for name, figure in figures.items()),
+        *([f"fewer than {CLAIM} events: an indication, not a claim"] if events < CLAIM else []),
         f"this was opening {opening} of the held-out patients by this bundle",
     ]
-
-
-def _count(bundle: Bundle) -> int:
-    """Note this opening beside the bundle, whose own bytes never change, and return which one it was."""
-    file = bundle.folder.with_name("openings.jsonl")
-    with file.open("a") as stream:
-        opened = datetime.now(UTC).isoformat(timespec="seconds")
-        stream.write(json.dumps({"bundle": bundle.sha256, "opened": opened}) + "\n")
-    return sum(bundle.sha256 in line for line in file.read_text().splitlines())

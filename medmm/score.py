@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from medmm.bundle import load
-from medmm.cohort.link import link
-from medmm.cohort.site import index_cache, site_key
-from medmm.cohort.spec import data_root, load_spec
-from medmm.errors import DataError, TooManyRefused
+from medmm.bundle import Bundle, load
+from medmm.cohort.access import open_cohort
+from medmm.errors import TooManyRefused
 from medmm.sample import Score
 from medmm.scorer import Scorer
 
@@ -26,36 +24,37 @@ def score(
 ) -> list[Score]:
     """Score every patient of a cohort, or the subjects named, in the order of their ids.
 
-    Outcomes and splits are not read: a patient who comes to be scored has none.
+    Outcomes and splits are not read: a patient who comes to be scored has none. Whoever the cohort leaves
+    out, or does not know, is refused with the reason.
 
     Raises:
         BundleError: if the bundle is damaged or altered.
-        DataError: if a subject named is in none of the cohort's tables.
+        ConfigError: if the cohort declares a field otherwise than the bundle was trained on.
     """
-    scorer = Scorer(load(bundle))
-    spec = load_spec(cohort)
-    linked = link(
-        spec,
-        data_root(spec, root),
-        key=site_key(),
-        index_cache=index_cache(),
-        subjects=subjects,
-        outcomes=False,
-        progress=(lambda done, total: progress("scanning DICOM", done, total)) if progress else None,
-    )
-    patients = linked.patients
-    if subjects is not None and len(patients) < len(set(subjects)):
-        missing = len(set(subjects)) - len(patients)
-        raise DataError(
-            f"{missing} of {len(set(subjects))} subjects asked for are not in cohort {spec.name}; "
-            "`medmm cohort check` lists who was left out, and why"
-        )
+    loaded = load(bundle)
+    linked = open_cohort(cohort, root, subjects=subjects, outcomes=False, progress=progress)
+    scorer = Scorer(loaded, linked.declarations)
     scores = []
-    for done, patient in enumerate(patients):
+    for done, patient in enumerate(linked.patients):
         scores.append(scorer.score(patient))
         if progress:
-            progress("scoring", done + 1, len(patients))
-    return scores
+            progress("scoring", done + 1, len(linked.patients))
+    scored = {row.subject_id for row in scores}
+    asked = linked.excluded if subjects is None else subjects
+    left_out = {name: linked.excluded.get(name, "not_in_cohort") for name in asked if name not in scored}
+    scores += [_left_out(loaded, name, reason) for name, reason in left_out.items()]
+    return sorted(scores, key=lambda row: row.subject_id)
+
+
+def _left_out(bundle: Bundle, subject: str, reason: str) -> Score:
+    return Score(
+        subject_id=subject,
+        status="refused",
+        reason=reason,
+        outcomes={},
+        modalities=dict.fromkeys(bundle.description.modalities, "not_observed"),
+        bundle_sha256=bundle.sha256,
+    )
 
 
 def check_refused(scores: Iterable[Score], max_refused: int) -> None:

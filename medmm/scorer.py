@@ -5,8 +5,10 @@ A patient is scored alone even when a whole cohort is, so a score cannot depend 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,17 @@ from medmm.arrays import Bools, Float32
 from medmm.bundle import Bundle
 from medmm.calibration import sigmoid
 from medmm.columns import ImageSpec
-from medmm.errors import DicomRefusal
-from medmm.modality import present
+from medmm.errors import BundleError, ConfigError, DataError, DicomRefusal
+from medmm.modality import Declaration, present
 from medmm.runtime import Runtime
 from medmm.sample import Absence, Outcome, Patient, Score, SeriesSource, Source
+
+TRAINED_ON = "this patient was trained on: the score is optimistic"
+
+FIELD_CONTRACT = ("kind", "unit", "levels", "summary", "window_days", "scale")
+"""What must be declared of a field as it was when the bundle was trained."""
+
+IMAGE_CONTRACT = ("kind", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +58,18 @@ class Encoded:
 
 
 class Scorer:
-    """A bundle ready to score; opens the networks once."""
+    """A bundle ready to score; opens the networks once.
 
-    def __init__(self, bundle: Bundle) -> None:
+    Args:
+        bundle: verified.
+        declarations: what the cohort that is scored declares of its blocks.
+
+    Raises:
+        ConfigError: if the cohort declares a field or an image otherwise than the bundle was trained on.
+    """
+
+    def __init__(self, bundle: Bundle, declarations: Mapping[str, Declaration]) -> None:
+        check_contract(bundle, declarations)
         self.bundle = bundle
         self.runtime = Runtime(bundle.folder)
 
@@ -72,6 +90,9 @@ class Scorer:
                 values = modality.transform(loaded[name])
             except DicomRefusal as refusal:
                 absent[name] = refusal.reason
+                continue
+            except DataError:
+                absent[name] = "invalid"
                 continue
             players = modality.players()
             if players:
@@ -97,7 +118,10 @@ class Scorer:
     def logit(self, encoded: Encoded) -> float:
         """Return the uncalibrated logit of one patient: the record that everything else must agree with."""
         batch = {name: values[np.newaxis] for name, values in encoded.embeddings.items()}
-        return float(self.runtime.fuse(batch, encoded.present[np.newaxis])[0])
+        logit = float(self.runtime.fuse(batch, encoded.present[np.newaxis])[0])
+        if not np.isfinite(logit):
+            raise BundleError("the network gives no finite logit; the bundle is damaged")
+        return logit
 
     def score(self, patient: Patient) -> Score:
         """Score one patient; whoever cannot be scored gets a row with the reason."""
@@ -121,8 +145,14 @@ class Scorer:
             undated=sum(
                 _undated(source) for name, source in patient.sources.items() if name in observed.inputs
             ),
-            warnings=observed.warnings,
+            warnings=observed.warnings + ((TRAINED_ON,) if patient.pseudonym in self.trained_on else ()),
         )
+
+    @cached_property
+    def trained_on(self) -> frozenset[str]:
+        """Pseudonyms of the training patients, where the bundle lies in its run; empty elsewhere."""
+        file = self.bundle.folder.parent / "local" / "training.json"
+        return frozenset(json.loads(file.read_text())["pseudonyms"]) if file.is_file() else frozenset()
 
     def refusal(self, observed: Observed) -> str:
         """Return why a patient cannot be scored, or an empty text."""
@@ -139,6 +169,37 @@ class Scorer:
         threshold = self.bundle.description.threshold
         decision = "" if threshold is None else "positive" if probability >= threshold else "negative"
         return Outcome("binary", logit, calibrated, probability, decision)
+
+
+def check_contract(bundle: Bundle, declarations: Mapping[str, Declaration]) -> None:
+    """Refuse a cohort whose values would mean something else than those the bundle was trained on.
+
+    Raises:
+        ConfigError: naming the field and both declarations.
+    """
+    for name, modality in bundle.modalities.items():
+        if name not in declarations:
+            continue  # absent for everybody, which every score will say
+        trained, given = modality.declaration, declarations[name]
+        if isinstance(trained, ImageSpec) or isinstance(given, ImageSpec):
+            _same(f"image block {name}", trained, given, IMAGE_CONTRACT)
+            continue
+        for field, spec in trained.items():
+            if field not in given:
+                raise ConfigError(
+                    f"the bundle uses {name}.{field}, which the cohort does not declare as an input"
+                )
+            _same(f"{name}.{field}", spec, given[field], FIELD_CONTRACT)
+
+
+def _same(what: str, trained: object, given: object, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        was, now = getattr(trained, key, None), getattr(given, key, None)
+        if was != now:
+            raise ConfigError(
+                f"{what} was trained with {key} {was!r}, and this cohort declares {now!r}: its numbers would "
+                "mean something else. Declare it as the bundle does; units convert by themselves"
+            )
 
 
 def _as_of(observed: Observed) -> dict[str, float | None]:

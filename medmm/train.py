@@ -12,9 +12,9 @@ import numpy as np
 
 from medmm import tracking
 from medmm.arrays import Ints
-from medmm.cohort.link import Cohort, link
-from medmm.cohort.site import index_cache, site_key
-from medmm.cohort.spec import CohortSpec, data_root, load_spec
+from medmm.cohort.access import open_cohort
+from medmm.cohort.link import Cohort
+from medmm.cohort.spec import CohortSpec, load_spec
 from medmm.cohort.split import Splits, assign, divide
 from medmm.columns import ImageSpec
 from medmm.errors import ConfigError, OutputError
@@ -45,22 +45,18 @@ class Plan:
     """A recipe with the cohort that it names, linked.
 
     Attributes:
+        folder: of the cohort.
         patients: those who are trained on.
         folds: ``[patient]``.
     """
 
-    pipeline: Path
+    folder: Path
     recipe: Recipe
     spec: CohortSpec
     cohort: Cohort
     splits: Splits
     patients: Sequence[Patient]
     folds: Ints
-
-    @property
-    def folder(self) -> Path:
-        """The cohort's folder."""
-        return cohort_folder(self.recipe, self.pipeline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +80,9 @@ def plan(
         smoke: shrink everything, to see in a minute whether it runs.
     """
     recipe = load_recipe(pipeline)
-    spec = load_spec(cohort_folder(recipe, pipeline))
-    check_outcome(recipe, spec)
-    scanning = None if progress is None else lambda done, total: progress("scanning DICOM", done, total)
-    linked = link(spec, data_root(spec, root), key=site_key(), index_cache=index_cache(), progress=scanning)
+    folder = cohort_folder(recipe, pipeline)
+    check_outcome(recipe, load_spec(folder))
+    linked = open_cohort(folder, root, progress=progress)
     splits = divide(linked)
     cohort = assign(linked, splits)
     patients = training_patients(cohort, recipe.outcome)
@@ -97,7 +92,7 @@ def plan(
     if smoke:
         labels = [f"{patient.targets[recipe.outcome]}" for patient in patients]
         folds = deal(labels, [patient.subject_id for patient in patients], folds=2, seed=recipe.seed)
-    return Plan(pipeline, recipe, spec, cohort, splits, patients, folds)
+    return Plan(folder, recipe, linked.spec, cohort, splits, patients, folds)
 
 
 def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress | None = None) -> Trained:
@@ -111,7 +106,10 @@ def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress
         FittingError: if training cannot go on.
     """
     recipe, runs = planned.recipe, run.parent
-    with tracking.tracked(recipe.name, run.name, uri=tracking.store(runs)) as tracked:
+    tracked_as = run / "tracking.txt"
+    earlier = tracked_as.read_text() if tracked_as.exists() else None
+    with tracking.tracked(recipe.name, run.name, uri=tracking.store(runs), run_id=earlier) as tracked:
+        tracked_as.write_text(tracked.run_id)
         problem = assemble(
             recipe,
             planned.cohort,
@@ -202,7 +200,9 @@ def open_run(planned: Plan, runs: Path, resume: Path | None = None) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     run = runs / f"{planned.recipe.name}-{stamp}"
     try:
-        run.mkdir(parents=True, mode=0o700)
+        if not runs.exists():
+            runs.mkdir(parents=True, mode=0o700)  # images, splits and tracking are this user's alone
+        run.mkdir(mode=0o700)
         (run / "run.json").write_text(json.dumps(identity, indent=1))
         planned.splits.save(run / "splits.json")
     except OSError as error:
@@ -228,7 +228,7 @@ def _epochs(progress: Progress | None, planned: Plan) -> Callable[[str, int, Map
 
 
 def _judge(problem: Problem, out_of_fold: OutOfFold) -> Judgement:
-    _, inputs = problem.fitted(np.arange(len(problem.labels)))  # presence does not depend on what is fitted
+    _, inputs = problem.fitted(np.arange(len(problem.labels)))
     return judge(
         problem.recipe,
         out_of_fold,

@@ -6,10 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medmm.bundle import load
-from medmm.cohort.link import Cohort, link
-from medmm.cohort.site import index_cache, site_key
-from medmm.cohort.spec import data_root, load_spec
-from medmm.cohort.split import assign, divide
+from medmm.cohort.access import open_cohort
 from medmm.errors import DataError
 from medmm.explain.cohort import cohort_page
 from medmm.explain.explainer import Explainer
@@ -37,12 +34,15 @@ def explain_patients(
         DataError: if a subject is in none of the cohort's tables.
         ExplanationError: if an explanation would not add up to its score.
     """
-    linked = _linked(cohort, root, subjects, progress, outcomes=False)
-    if len(linked.patients) < len(set(subjects)):
+    linked = open_cohort(cohort, root, subjects=subjects, outcomes=False, progress=progress)
+    missing = set(subjects) - {patient.subject_id for patient in linked.patients}
+    if missing:
+        reasons = sorted({linked.excluded.get(subject, "not in the cohort") for subject in missing})
         raise DataError(
-            f"{len(set(subjects)) - len(linked.patients)} of the patients asked for are not in the cohort"
+            f"{len(missing)} of {len(set(subjects))} patients have no page: {', '.join(reasons)}; "
+            "`medmm score` gives each its row and reason"
         )
-    explainer = Explainer(load(bundle))
+    explainer = Explainer(load(bundle), linked.declarations)
     pages = []
     for done, patient in enumerate(linked.patients):
         page = folder / f"{patient.pseudonym}.html"
@@ -63,31 +63,9 @@ def explain_cohort(
     progress: Progress | None = None,
 ) -> Path:
     """Write one page about the held-out patients, or about the training patients out-of-fold."""
-    linked = _linked(cohort, root, None, progress, outcomes=True)
-    linked = assign(linked, divide(linked))
-    explainer = Explainer(load(bundle))
+    linked = open_cohort(cohort, root, progress=progress)
+    explainer = Explainer(load(bundle), linked.declarations)
     split = "held_out" if held_out else "folds"
     page = folder / f"{explainer.description.name}-{split}.html"
     write_page(render_cohort(cohort_page(explainer, linked, held_out=held_out, progress=progress)), page)
     return page
-
-
-def _linked(
-    cohort: Path,
-    root: Path | None,
-    subjects: Sequence[str] | None,
-    progress: Progress | None,
-    *,
-    outcomes: bool,
-) -> Cohort:
-    spec = load_spec(cohort)
-    scanning = None if progress is None else lambda done, total: progress("scanning DICOM", done, total)
-    return link(
-        spec,
-        data_root(spec, root),
-        key=site_key(),
-        index_cache=index_cache(),
-        subjects=subjects,
-        outcomes=outcomes,
-        progress=scanning,
-    )

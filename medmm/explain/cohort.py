@@ -17,9 +17,11 @@ from medmm.evaluation.comparison import Verdict
 from medmm.evaluation.decisions import Operating, net_benefit, threshold_table
 from medmm.evaluation.discrimination import performance
 from medmm.evaluation.resampling import Estimate
-from medmm.evaluation.subgroups import Subgroup, availability, by_group
-from medmm.explain.explainer import Explained, Explainer, Training
+from medmm.evaluation.subgroups import Subgroup, availability
+from medmm.explain.explainer import Explained, Explainer, OutOfFoldRecord
 from medmm.explain.patient import estimate, label_of, provenance
+from medmm.fitting.judgement import groups
+from medmm.held_out import open_held_out
 from medmm.report.cohort import (
     CohortPage,
     Histogram,
@@ -49,14 +51,16 @@ class Judged:
     """The patients of a page and how they were scored.
 
     Attributes:
-        logits: ``[patient]``, calibrated; of the folds' own models, or of the bundle.
+        raw: ``[patient]``, uncalibrated logits; of the folds' own models, or of the bundle.
+        logits: ``[patient]``, calibrated.
         folds: ``[patient]``; all 0 when the bundle scored them.
-        rivals: per other model, calibrated logits ``[patient]``, NaN where it cannot score.
+        rivals: per other model, uncalibrated logits ``[patient]``, NaN where it cannot score.
     """
 
     patients: Sequence[Patient]
     observed: Sequence[Observed]
     labels: Float64
+    raw: Float64
     logits: Float64
     folds: Ints
     rivals: Mapping[str, Float64]
@@ -101,23 +105,14 @@ def cohort_page(
 
 def _held_out(explainer: Explainer, cohort: Cohort, progress: Progress | None) -> Judged:
     outcome = explainer.description.outcome
-    patients = [p for p in cohort.patients if p.split == "held_out" and outcome in p.targets]
-    if not patients:
-        raise DataError(
-            f"cohort {cohort.spec.name} holds nobody out; `--folds` shows the out-of-fold figures"
-        )
-    seen = set(explainer.training.pseudonyms) if explainer.training else set()
-    both = sum(patient.pseudonym in seen for patient in patients)
-    if both:
-        raise DataError(
-            f"{both} patients held out now were trained on: the cohort has changed since training"
-        )
+    patients, _ = open_held_out(explainer.bundle, cohort)
     observed, logits = _observed(explainer, patients, progress)
     scored = [index for index, logit in enumerate(logits) if np.isfinite(logit)]
     return Judged(
         patients=[patients[index] for index in scored],
         observed=[observed[index] for index in scored],
         labels=np.array([patients[index].targets[outcome] for index in scored]),
+        raw=logits[scored],
         logits=np.asarray(explainer.bundle.calibration.apply(logits[scored])),
         folds=np.zeros(len(scored), dtype=np.int64),
         rivals={},
@@ -125,27 +120,24 @@ def _held_out(explainer: Explainer, cohort: Cohort, progress: Progress | None) -
 
 
 def _out_of_fold(explainer: Explainer, cohort: Cohort, progress: Progress | None) -> Judged:
-    training: Training | None = explainer.training
+    training: OutOfFoldRecord | None = explainer.training
     if training is None:
         raise DataError("out-of-fold scores stay where the model was trained; they are not in the bundle")
-    by_pseudonym = {patient.pseudonym: patient for patient in cohort.patients}
-    rows = np.array(
-        [
-            index
-            for index, name in enumerate(training.pseudonyms)
-            if name in by_pseudonym and np.isfinite(training.calibrated[index])
-        ]
-    )
-    patients = [by_pseudonym[training.pseudonyms[index]] for index in rows]
-    labels = np.array([patient.targets[explainer.description.outcome] for patient in patients])
+    outcome = explainer.description.outcome
+    known = {patient.pseudonym: patient for patient in cohort.patients if outcome in patient.targets}
+    usable = np.isfinite(training.calibrated) & np.isin(training.pseudonyms, list(known))
+    if not usable.any():
+        raise DataError(
+            f"none of the {len(training.pseudonyms)} training patients is in cohort {cohort.spec.name} under "
+            "this site's key; explain where the bundle was trained"
+        )
+    rows = np.flatnonzero(usable)
+    patients = [known[training.pseudonyms[index]] for index in rows]
+    labels = np.array([patient.targets[outcome] for patient in patients])
     observed, _ = _observed(explainer, patients, progress)
-    folds = training.folds[rows]
-    rivals = {
-        model: _calibrated(logits[rows], labels, folds)
-        for model, logits in training.logits.items()
-        if model != "fused"
-    }
-    return Judged(patients, observed, labels, training.calibrated[rows], folds, rivals)
+    logits = {model: values[rows] for model, values in training.logits.items()}
+    fused = logits.pop("fused")
+    return Judged(patients, observed, labels, fused, training.calibrated[rows], training.folds[rows], logits)
 
 
 def _calibrated(logits: Float64, labels: Float64, folds: Ints) -> Float64:
@@ -216,15 +208,13 @@ def _missingness(explainer: Explainer, judged: Judged) -> tuple[Missingness, ...
 
 def _predictors(judged: Judged) -> tuple[Predictor, ...]:
     made = []
-    for name, logits in {"fused": judged.logits, **judged.rivals}.items():
-        rows = np.isfinite(logits)
-        labels = judged.labels[rows]
-        figures = performance(labels, logits[rows], judged.folds[rows])
-        made.append(
-            Predictor(
-                name, len(labels), int(labels.sum()), figures["auroc"], figures["auprc"], figures["brier"]
-            )
-        )
+    for name, raw in {"fused": judged.raw, **judged.rivals}.items():
+        rows = np.isfinite(raw)
+        labels, folds = judged.labels[rows], judged.folds[rows]
+        risks = judged.logits if name == "fused" else _calibrated(raw, judged.labels, judged.folds)
+        ranking, weighed = (performance(labels, values[rows], folds) for values in (raw, risks))
+        figures = (ranking["auroc"], ranking["auprc"], weighed["brier"])
+        made.append(Predictor(name, len(labels), int(labels.sum()), *figures))
     return tuple(made)
 
 
@@ -259,26 +249,29 @@ def _histogram(labels: Float64, risks: Float64) -> Histogram:
 
 
 def _net_benefit(judged: Judged, risks: Float64) -> NetBenefit:
-    whole = {
-        name: x for name, x in judged.rivals.items() if np.isfinite(x).all() and name in ("tables", "trees")
-    }
-    asked = {"fused": risks, **{name: np.asarray(sigmoid(x)) for name, x in whole.items()}}
+    asked = {"fused": risks}
+    for name in ("tables", "trees"):
+        if name in judged.rivals and np.isfinite(judged.rivals[name]).all():
+            asked[name] = np.asarray(sigmoid(_calibrated(judged.rivals[name], judged.labels, judged.folds)))
     curves = net_benefit(judged.labels, asked, GRID)
     return NetBenefit(GRID, {name: tuple(curve.tolist()) for name, curve in curves.items()})
 
 
 def _subgroups(cohort: Cohort, judged: Judged) -> dict[str, tuple[Subgroup, ...]]:
-    groups = {}
-    for family in cohort.spec.subgroups:
-        names = [patient.subgroups.get(family, "not recorded") for patient in judged.patients]
-        groups[family] = by_group(judged.labels, judged.logits, names, judged.folds)
-    return groups
+    return {
+        family: _groups(judged, [p.subgroups.get(family, "not recorded") for p in judged.patients])
+        for family in cohort.spec.subgroups
+    }
 
 
 def _patterns(explainer: Explainer, judged: Judged) -> tuple[Subgroup, ...]:
     names = explainer.description.modalities
     present = np.array([[name in seen.inputs for name in names] for seen in judged.observed])
-    return by_group(judged.labels, judged.logits, availability(present, names), judged.folds)
+    return _groups(judged, availability(present, names))
+
+
+def _groups(judged: Judged, names: Sequence[str]) -> tuple[Subgroup, ...]:
+    return groups(judged.labels, (judged.raw, judged.logits), names, judged.folds)
 
 
 def _swarm(explainer: Explainer, explained: Sequence[tuple[Observed, Explained]]) -> tuple[SwarmField, ...]:

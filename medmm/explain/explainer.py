@@ -23,6 +23,7 @@ from medmm.attribution.game import (
 )
 from medmm.attribution.reference import base_and_error, from_arrays, medoids
 from medmm.bundle import Bundle, Description
+from medmm.modality import Declaration
 from medmm.runtime import Runtime
 from medmm.sample import Attribution
 from medmm.scorer import Observed, Scorer
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Together:
+class BatchedRuntime:
     """The bundle's networks over many coalitions at once; a score itself is always computed alone."""
 
     runtime: Runtime
@@ -65,7 +66,7 @@ class Explained:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class OutOfFoldRecord:
     """The training patients and their out-of-fold logits ``[patient]``, NaN where a model could not score.
 
     Attributes:
@@ -87,10 +88,10 @@ class Explainer:
     to medoids when it is large; else the centroids that travel with the bundle.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, declarations: Mapping[str, Declaration]) -> None:
         self.bundle = bundle
-        self.scorer = Scorer(bundle)
-        self.model = Together(self.scorer.runtime)
+        self.scorer = Scorer(bundle, declarations)
+        self.model = BatchedRuntime(self.scorer.runtime)
 
     @property
     def description(self) -> Description:
@@ -131,13 +132,13 @@ class Explainer:
         return base_and_error(self.model, self.reference)[1]
 
     @cached_property
-    def training(self) -> Training | None:
+    def training(self) -> OutOfFoldRecord | None:
         """Who was trained on and how they scored out-of-fold; None away from the training site."""
         if self.local is None:
             return None
         record = json.loads((self.local / "training.json").read_text())
         as_logits = {model: np.array(values, dtype=np.float64) for model, values in record["logits"].items()}
-        return Training(
+        return OutOfFoldRecord(
             pseudonyms=tuple(record["pseudonyms"]),
             folds=np.array(record["folds"], dtype=np.int64),
             calibrated=np.array(record["calibrated"], dtype=np.float64),

@@ -146,7 +146,7 @@ def _risk(explainer: Explainer, explained: Explained, pseudonym: str) -> Risk:
         cohort_rate=description.prevalence,
         cohort_patients=description.trained_on,
         calibration=Calibration(
-            method="Platt",
+            method="Platt, on the folds' own models",
             patients=description.calibrated_on,
             events=measures["events"],
             slope=calibration.slope,
@@ -222,6 +222,13 @@ def label_of(declaration: object, key: str) -> str:
     return f"{label}, {summary}" if summary else label
 
 
+def _shown(value: Value) -> str:
+    """Return a value as the model took it: a number in the declared unit, with its comparator."""
+    if isinstance(value.value, float | int):
+        return f"{value.comparator}{value.value:g}"
+    return str(value.value)
+
+
 def _used(label: str, spec: FieldSpec | ResultSpec, value: Value) -> UsedField:
     number = value.value if isinstance(value.value, float | int) else None
     low, high = spec.reference or (None, None)
@@ -231,7 +238,7 @@ def _used(label: str, spec: FieldSpec | ResultSpec, value: Value) -> UsedField:
     return UsedField(
         label=label,
         recorded=value.text,
-        value=f"{number:g}" if number is not None else str(value.value),
+        value=_shown(value),
         unit=spec.unit or "",
         reference=f"{low:g} – {high:g}" if low is not None else "",
         position=position,  # type: ignore[arg-type]
@@ -270,7 +277,7 @@ def _player(name: str, modality: Modality, row: TableRow) -> PlayerText:
     spec = spec_of(modality.declaration, name)
     entries = {key: value for key, value in row.items() if key.split(":", 1)[0] == name}
     said = [
-        f"{key.partition(':')[2]} {value.text or value.value}".strip()
+        f"{key.partition(':')[2]} {_shown(value)}".strip()
         for key, value in entries.items()
         if value.status is Status.KNOWN
     ]

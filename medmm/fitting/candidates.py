@@ -19,7 +19,7 @@ from medmm.errors import FittingError
 from medmm.evaluation.calibrate import fit_platt
 from medmm.fitting import baselines
 from medmm.fitting.inputs import Inputs, Prepared, prepare_table
-from medmm.fitting.loop import History, Job, OnEpoch, fit_network, predict
+from medmm.fitting.loop import History, Job, OnEpoch, can_select, fit_network, predict
 from medmm.fitting.partition import deal, set_aside
 from medmm.fitting.stacking import fit_stack
 from medmm.modality import Modality
@@ -210,6 +210,8 @@ class _Split:
         seed = self.problem.seed(job)
         keys = [self.problem.keys[row] for row in rows]
         held = set_aside(labels[rows], keys, share=settings.select_share, seed=seed)
+        if not can_select(labels[rows][held]):
+            held[:] = False  # whom nobody can select on, everybody trains on
         self.histories[job] = fit_network(
             Job(
                 name=job,

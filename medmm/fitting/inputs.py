@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def prepare_images(
     key = _key(modality, sources)
     stem = cache / f"{modality.name}-{key[:16]}"
     if not stem.with_suffix(".json").exists():
-        cache.mkdir(parents=True, exist_ok=True)
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         _fill(modality, sources, stem, progress)
     listing = json.loads(stem.with_suffix(".json").read_text())
     array = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
@@ -107,32 +108,34 @@ def prepare_table(modality: Modality, rows: Sequence[Any]) -> Prepared:
 
 
 def _fill(modality: Modality, sources: Sequence[Source], stem: Path, progress: Progress | None) -> None:
-    """Write the memory map row by row (bounded memory), then the listing that makes it valid."""
-    temporary = stem.with_suffix(".partial")
-    rows: list[int] = []
-    absent: list[str] = []
-    digests: list[str] = []
-    shape: tuple[int, ...] = (1,)
-    with temporary.open("wb") as stream:
-        for done, source in enumerate(sources):
-            values, reason, digest = _one(modality, source)
-            rows.append(-1 if values is None else sum(row >= 0 for row in rows))
-            absent.append(reason)
-            digests.append(digest)
-            if values is not None:
-                shape = values.shape
-                stream.write(np.ascontiguousarray(values, dtype=np.float16).tobytes())
-            if progress:
-                progress(done + 1, len(sources))
-    stored = sum(row >= 0 for row in rows)
-    flat = np.memmap(temporary, np.float16, "r") if stored else np.zeros(0, np.float16)
-    partial = stem.with_suffix(".partial.npy")
-    np.save(partial, flat.reshape(stored, *shape) if stored else np.zeros((0, *shape), np.float16))
-    partial.replace(stem.with_suffix(".npy"))
-    temporary.unlink()
-    listing = stem.with_suffix(".partial.json")
-    listing.write_text(json.dumps({"row_of": rows, "absent": absent, "digests": digests}))
-    listing.replace(stem.with_suffix(".json"))
+    """Write the memory map row by row (bounded memory), then the listing that makes it valid.
+
+    The work is done in a folder of its own, so that two runs at once do not write into each other's file.
+    """
+    with TemporaryDirectory(prefix=".preparing-", dir=stem.parent) as folder:
+        raw, whole = Path(folder) / "raw", Path(folder) / "array.npy"
+        rows: list[int] = []
+        absent: list[str] = []
+        digests: list[str] = []
+        shape: tuple[int, ...] = (1,)
+        stored = 0
+        with raw.open("wb") as stream:
+            for done, source in enumerate(sources):
+                values, reason, digest = _one(modality, source)
+                rows.append(-1 if values is None else stored)
+                absent.append(reason)
+                digests.append(digest)
+                if values is not None:
+                    shape, stored = values.shape, stored + 1
+                    stream.write(np.ascontiguousarray(values, dtype=np.float16).tobytes())
+                if progress:
+                    progress(done + 1, len(sources))
+        flat = np.memmap(raw, np.float16, "r") if stored else np.zeros(0, np.float16)
+        np.save(whole, flat.reshape(stored, *shape))
+        listing = Path(folder) / "listing.json"
+        listing.write_text(json.dumps({"row_of": rows, "absent": absent, "digests": digests}))
+        whole.replace(stem.with_suffix(".npy"))
+        listing.replace(stem.with_suffix(".json"))
 
 
 def _one(modality: Modality, source: Source) -> tuple[Float32 | None, str, str]:
@@ -156,8 +159,8 @@ def _key(modality: Modality, sources: Sequence[Source]) -> str:
         if isinstance(source, Absence | Mapping):
             digest.update(b"-")
             continue
+        digest.update(source.pseudonym.encode())
         for file in sorted(source.files):
             stat = file.stat()
-            digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        digest.update(b"|")
+            digest.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()

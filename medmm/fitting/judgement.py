@@ -6,7 +6,7 @@ Nothing here looks at held-out patients, and no patient is judged by a model tha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from medmm.calibration import Platt, sigmoid
 from medmm.evaluation.calibrate import Agreement, agreement, cross_fitted, fit_platt
 from medmm.evaluation.comparison import Verdict, verdict
 from medmm.evaluation.discrimination import performance
-from medmm.evaluation.resampling import Estimate
+from medmm.evaluation.resampling import RESAMPLES, Estimate
 from medmm.evaluation.subgroups import Subgroup, availability, by_group
 from medmm.fitting.crossval import OutOfFold
 from medmm.recipe import Recipe, Threshold
@@ -93,16 +93,16 @@ def judge(
     figures, counts = {}, {}
     for model, logits in out_of_fold.logits.items():
         rows = np.isfinite(logits)
-        figures[model] = _figures(recipe, labels[rows], logits[rows], out_of_fold.folds[rows], threshold)
+        figures[model] = _figures(recipe, labels[rows], logits[rows], out_of_fold.folds[rows])
         counts[model] = (int(rows.sum()), int(labels[rows].sum()))
     return Judgement(
         calibration=fit_platt(fused[known], labels[known]),
         calibrated=calibrated,
         figures=figures,
         counts=counts,
-        patterns=by_group(
+        patterns=groups(
             labels[known],
-            calibrated[known],
+            (fused[known], calibrated[known]),
             availability(present[known], names),
             out_of_fold.folds[known],
             resamples=recipe.comparison.resamples,
@@ -112,6 +112,27 @@ def judge(
         verdict=_verdict(recipe, out_of_fold, labels, present, names, images),
         threshold=threshold,
     )
+
+
+def groups(
+    labels: Float64,
+    logits: tuple[Float64, Float64],
+    names: Sequence[str],
+    folds: Ints,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[Subgroup, ...]:
+    """Return each group's figures: ranking on uncalibrated logits, agreement on calibrated ones.
+
+    Args:
+        logits: uncalibrated and calibrated, each ``[patient]``.
+        names: the group of each patient.
+    """
+    ranked, weighed = (
+        by_group(labels, values, names, folds, resamples=resamples, seed=seed) for values in logits
+    )
+    return tuple(replace(group, auroc=rank.auroc) for rank, group in zip(ranked, weighed, strict=True))
 
 
 def agreement_json(found: Agreement) -> dict[str, Any]:
@@ -126,22 +147,31 @@ def agreement_json(found: Agreement) -> dict[str, Any]:
     }
 
 
-def _figures(
-    recipe: Recipe, labels: Float64, logits: Float64, folds: Ints, threshold: float | None
-) -> dict[str, Estimate]:
+def _figures(recipe: Recipe, labels: Float64, logits: Float64, folds: Ints) -> dict[str, Estimate]:
     """Measure ranking on the logits as they are, and everything about risks after cross-fitted calibration.
 
-    A model that ranks the wrong way round is calibrated to a constant, which would hide its AUROC.
+    A model that ranks the wrong way round is calibrated to a constant, which would hide its AUROC. What
+    depends on the threshold is measured with each fold's threshold chosen on the other folds.
     """
-    measured = partial(
-        performance,
-        threshold=threshold or 0.5,
-        resamples=recipe.comparison.resamples,
-        seed=recipe.seed,
+    measured = partial(performance, resamples=recipe.comparison.resamples, seed=recipe.seed)
+    calibrated = cross_fitted(logits, labels, folds)
+    ranking, risks = measured(labels, logits, folds), measured(labels, calibrated, folds)
+    decided = measured(labels, calibrated - _cross_chosen(recipe.threshold, calibrated, labels, folds), folds)
+    return (
+        risks
+        | {name: ranking[name] for name in ("auroc", "auprc")}
+        | {name: decided[name] for name in ("accuracy", "recall", "specificity", "precision", "f1")}
     )
-    ranking = measured(labels, logits, folds)
-    risks = measured(labels, cross_fitted(logits, labels, folds), folds)
-    return risks | {name: ranking[name] for name in ("auroc", "auprc")}
+
+
+def _cross_chosen(asked: Threshold | None, calibrated: Float64, labels: Float64, folds: Ints) -> Float64:
+    """Return the threshold of each patient in log-odds, ``[patient]``, chosen on the other folds."""
+    chosen = np.zeros(len(labels))
+    for fold in np.unique(folds):
+        others = folds != fold
+        risk = _threshold(asked, sigmoid(calibrated[others]), labels[others]) or 0.5
+        chosen[folds == fold] = np.log(risk / (1 - risk))
+    return chosen
 
 
 def _verdict(

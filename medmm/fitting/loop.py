@@ -93,6 +93,7 @@ def fit_network(job: Job, work: Path, *, on_epoch: OnEpoch | None = None) -> His
         return history
     place.mkdir(parents=True, exist_ok=True)
     history = _Fit(job, place).run(on_epoch)
+    job.network.cpu()  # fusions, gate and export join it with tensors of the CPU
     _write(done, job.network.state_dict(), history)
     (place / CHECKPOINT).unlink(missing_ok=True)
     return history
@@ -107,7 +108,7 @@ def predict(network: Network, inputs: Inputs, patients: Ints, *, batch_size: int
     for start in range(0, len(patients), batch_size):
         values, present = inputs.batch(patients[start : start + batch_size])
         values = {name: _placed(tensor, device) for name, tensor in values.items()}
-        logits.append(network(values, present.to(device)).double().cpu().numpy())
+        logits.append(network(values, present.to(device)).cpu().double().numpy())
     return np.concatenate(logits) if logits else np.zeros(0)
 
 
@@ -124,10 +125,11 @@ class _Fit:
         )
         self.network, self.optimizer = fabric.setup(job.network, optimizer)
         self.fabric = fabric
-        self.history = History(early_stopping=_can_select(job))
+        self.history = History(early_stopping=can_select(job.labels[job.select]))
         self.best = _copy(job.network.state_dict())
         positives = float(job.labels[job.train].sum())
-        self.weight = torch.tensor((len(job.train) - positives) / max(positives, 1.0), device=self.device)
+        weight = (len(job.train) - positives) / max(positives, 1.0)
+        self.weight = torch.tensor(weight, dtype=torch.float32, device=self.device)
         self.saved = time.monotonic()
         self._resume()
 
@@ -244,9 +246,10 @@ def _placed(tensor: torch.Tensor, device: Any) -> torch.Tensor:
     return moved.contiguous(memory_format=formats[tensor.ndim]) if tensor.ndim in formats else moved
 
 
-def _can_select(job: Job) -> bool:
-    positives = float(job.labels[job.select].sum())
-    return min(positives, len(job.select) - positives) >= MIN_SELECT_POSITIVES
+def can_select(labels: Float64) -> bool:
+    """Tell whether the patients set aside, by their labels, can choose an epoch."""
+    positives = float(labels.sum())
+    return min(positives, len(labels) - positives) >= MIN_SELECT_POSITIVES
 
 
 def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
