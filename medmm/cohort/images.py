@@ -69,6 +69,9 @@ def acquired(entry: SeriesEntry, image: ImageSpec) -> tuple[Moment | None, str]:
 def look(entry: SeriesEntry, image: ImageSpec, prediction: Moment | None, *, same_day: bool) -> Look:
     """Look at one series for one block.
 
+    Where only the series or only the prediction time says its offset from UTC, their times of day cannot
+    be compared (and no one can write an archive anew): the series then counts as one without a time.
+
     Args:
         entry: the series.
         image: the block.
@@ -83,6 +86,8 @@ def look(entry: SeriesEntry, image: ImageSpec, prediction: Moment | None, *, sam
         return Look(entry, "undated" if image.undated == "refuse" or prediction is None else "")
     if prediction is None:
         return Look(entry, "", clock=clock)
+    if not moment.comparable(prediction):
+        moment = Moment(moment.day)
     offset = moment.offset_days(prediction)
     known = moment.known_by(prediction, same_day=same_day)
     return Look(entry, "" if known else "later", offset, clock)
@@ -110,11 +115,14 @@ def earliest_or_latest(looks: Sequence[Look], image: ImageSpec) -> tuple[Look, M
     if not dated:
         return None
     sign = 1 if image.choose == "first" else -1
+    # local days of different offsets do not follow one another as their instants do
+    by_instant = all(moment.aware for _, moment in dated)
 
     def order(item: tuple[Look, Moment]) -> tuple[float, float, int, str]:
         found, moment = item
         # of the same day, a series without a time of day counts as the day's first moment
-        return (sign * moment.day, sign * (moment.instant_us or 0), -found.pixels, found.entry.series_uid)
+        day = 0.0 if by_instant else sign * moment.day
+        return (day, sign * (moment.instant_us or 0), -found.pixels, found.entry.series_uid)
 
     return min(dated, key=order)
 

@@ -14,7 +14,12 @@ from medmm.errors import DataError
 
 US_PER_DAY = 86_400_000_000
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
-_DICOM = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})(?:([0-9]{2})([0-9]{2})?([0-9]{2})?(?:\.([0-9]{1,6}))?)?")
+_DICOM = re.compile(
+    r"([0-9]{4})([0-9]{2})([0-9]{2})(?:([0-9]{2})([0-9]{2})?([0-9]{2})?(?:\.([0-9]{1,6})[0-9]*)?)?(.*)"
+)
+_DICOM_ZONE = re.compile(r"[+-][0-9]{2}[0-5][0-9]")
+_WEST, _EAST = -12 * 60, 14 * 60
+"""The offsets from UTC that DICOM allows, in minutes (PS3.5 table 6.2-1, DT)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,11 @@ class Moment:
             return (self.instant_us - prediction.instant_us) / US_PER_DAY
         return self.day - prediction.day + 0.0
 
+    def comparable(self, other: Moment) -> bool:
+        """Whether both say their offset from UTC or neither does, or one has no time of day."""
+        timed = self.instant_us is not None and other.instant_us is not None
+        return not timed or self.aware == other.aware
+
     def known_by(self, prediction: Moment, *, same_day: bool) -> bool:
         """Whether this moment lies at or before the prediction time.
 
@@ -44,7 +54,7 @@ class Moment:
             DataError: if only one of the two says its offset from UTC.
         """
         if self.instant_us is not None and prediction.instant_us is not None:
-            if self.aware != prediction.aware:
+            if not self.comparable(prediction):
                 raise DataError(
                     "times with and without a UTC offset cannot be compared; write both the same way"
                 )
@@ -54,11 +64,14 @@ class Moment:
 
 
 def dicom_moment(text: str) -> Moment | None:
-    """Read DICOM's "YYYYMMDD[HHMMSS[.FFFFFF]]"; None when it is empty or no date."""
-    found = _DICOM.match(text.strip())
+    """Read DICOM's "YYYYMMDD[HHMMSS[.FFFFFF]][&ZZXX]"; None when it is empty or no date.
+
+    A time of day, or an offset from UTC, that cannot be read leaves the day alone.
+    """
+    found = _DICOM.fullmatch(text.strip())
     if found is None:
         return None
-    year, month, day, hour, minute, second, fraction = found.groups()
+    year, month, day, hour, minute, second, fraction, zone = found.groups()
     try:
         date = datetime.date(int(year), int(month), int(day))
     except ValueError:
@@ -66,8 +79,11 @@ def dicom_moment(text: str) -> Moment | None:
     days = date.toordinal() - _EPOCH
     if hour is None or int(hour) > 23 or int(minute or 0) > 59 or int(second or 0) > 60:
         return Moment(days)
-    seconds = int(hour) * 3600 + int(minute or 0) * 60 + int(second or 0)
-    return Moment(days, days * US_PER_DAY + seconds * 1_000_000 + int((fraction or "0").ljust(6, "0")))
+    if zone and not (_DICOM_ZONE.fullmatch(zone) and _WEST <= _offset_minutes(zone) <= _EAST):
+        return Moment(days)
+    seconds = int(hour) * 3600 + int(minute or 0) * 60 + int(second or 0) - _offset_minutes(zone) * 60
+    microseconds = int((fraction or "0").ljust(6, "0"))
+    return Moment(days, days * US_PER_DAY + seconds * 1_000_000 + microseconds, bool(zone))
 
 
 def iso_moment(text: str) -> Moment | None:

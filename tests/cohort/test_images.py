@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from medmm.cohort.link import Cohort, link
+from medmm.cohort.moments import Moment, dicom_moment
 from medmm.cohort.spec import load_spec
 from medmm.errors import ConfigError, DataError
 from medmm.sample import Absence, SeriesSource
@@ -108,6 +109,81 @@ def test_a_time_of_day_decides_when_both_have_one(imaged: Any) -> None:
     assert _source(imaged.link()).offset_days == pytest.approx(-1 / 86400)
     write_series(_dicom(imaged), "002", StudyDate="20240302", AcquisitionDateTime="20240302120001")
     assert _source(imaged.link(), "002") == Absence("later")
+
+
+def _seen_at(imaged: Any, when: str) -> None:
+    imaged.spec["prediction_time"]["resolution"] = "second"
+    imaged.write("records.csv", ("patient_id", "seen_at", "age", "sex", "site"), [("001", when, "", "", "")])
+
+
+@pytest.mark.parametrize(
+    ("acquired", "seen_at", "offset_hours"),
+    [
+        ("20240301080000+0200", "2024-03-01T06:00:00Z", 0.0),
+        ("20240301080000+0200", "2024-03-01T05:59:59Z", None),
+        ("20240301080000.5-0330", "2024-03-01T11:30:01+00:00", -0.5 / 3600),
+        ("20240301080000-0330", "2024-03-01T11:29:59+00:00", None),
+        ("20240301003000+1400", "2024-02-29T10:30:00Z", 0.0),
+    ],
+)
+def test_an_offset_from_utc_counts(
+    imaged: Any, acquired: str, seen_at: str, offset_hours: float | None
+) -> None:
+    _seen_at(imaged, seen_at)
+    write_series(_dicom(imaged), "001", StudyDate=None, AcquisitionDateTime=acquired)
+    source = _source(imaged.link())
+    if offset_hours is None:
+        assert source == Absence("later")
+    else:
+        assert source.offset_days * 24 == pytest.approx(offset_hours)
+
+
+@pytest.mark.parametrize(
+    ("acquired", "seen_at"),
+    [
+        ("20240301080000+0200", "2024-03-01T09:00:00"),
+        ("20240301080000", "2024-03-01T09:00:00+02:00"),
+    ],
+)
+def test_where_only_one_says_its_offset_the_day_decides(imaged: Any, acquired: str, seen_at: str) -> None:
+    _seen_at(imaged, seen_at)
+    write_series(_dicom(imaged), "001", AcquisitionDateTime=acquired)
+    assert _source(imaged.link()) == Absence("later")
+    imaged.spec["same_day"] = {"index_study": "known"}
+    assert _source(imaged.link()).offset_days == 0.0
+    write_series(_dicom(imaged), "001", uid="1.2.3", AcquisitionDateTime="20240229" + acquired[8:])
+    imaged.spec["same_day"] = {"index_study": "not_known"}
+    assert _source(imaged.link()).offset_days == -1.0
+
+
+def test_the_first_study_is_the_first_in_universal_time(imaged: Any) -> None:
+    imaged.spec["prediction_time"] = {"from_image": "ct"}
+    imaged.spec["images"]["ct"]["choose"] = "first"
+    imaged.spec["never_columns"] = {"records.csv": {"seen_at": "not the clock here"}}
+    first = write_series(_dicom(imaged), "001", slices=3, AcquisitionDateTime="20240301003000+0200")
+    write_series(_dicom(imaged), "001", AcquisitionDateTime="20240229233000+0000")
+    files = _source(imaged.link()).files
+    assert sorted(path.name for path in files) == [f"{first[-6:]}-{n}.dcm" for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ("20240230", None),
+        ("20240301", Moment(19783)),
+        ("20240301+0200", Moment(19783)),
+        ("20240301120000", Moment(19783, 19783 * 86_400_000_000 + 43_200_000_000)),
+        ("20240301120000.25", Moment(19783, 19783 * 86_400_000_000 + 43_200_250_000)),
+        ("20240301120000-1200", Moment(19783, 19784 * 86_400_000_000, aware=True)),
+        ("202403011200+1200", Moment(19783, 19783 * 86_400_000_000, aware=True)),
+        ("20240301120000+1401", Moment(19783)),
+        ("20240301120000+0260", Moment(19783)),
+        ("2024030112:00:00", Moment(19783)),
+    ],
+)
+def test_a_dicom_time_is_read_with_its_offset(text: str, expected: Moment | None) -> None:
+    assert dicom_moment(text) == expected
 
 
 def test_an_undated_series_is_refused_or_assumed_known_and_counted(imaged: Any) -> None:
