@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ from medmm.dicom.parse import parse
 from medmm.dicom.references import MaskReference, reference_of
 from medmm.errors import DicomRefusal, OutputError
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 PROGRESS_EVERY = 200
 """Files between two calls of ``progress``."""
 
 Progress = Callable[[int, int], None]
-_Facts = tuple[Any, ...]
+_Common = tuple[Any, ...]
+_Facts = tuple[_Common, str]
+"""What the index keeps of a file: what the files of a series share, stored once, and when it was acquired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +152,14 @@ def scan(root: Path, *, cache: Path | None = None, progress: Progress | None = N
     if not root.is_dir():
         raise DicomRefusal("no_dicom", "there is no such folder")
     known = _read_cache(cache, root)
-    files, facts, opened = [], [], 0
-    found = sorted(_walk(root))
-    for done, (path, size, mtime_ns, inside) in enumerate(found):
+    files: list[FileEntry] = []
+    facts: list[_Facts | None] = []
+    shared: dict[_Common, _Common] = {}
+    opened = 0
+    found = sorted(_walk(root), reverse=True)
+    total = len(found)
+    while found:
+        path, size, mtime_ns, inside = found.pop()
         old = known.get(path)
         if old is not None and old[0].size == size and old[0].mtime_ns == mtime_ns:
             entry, fact = old
@@ -159,15 +167,15 @@ def scan(root: Path, *, cache: Path | None = None, progress: Progress | None = N
             opened += inside
             entry, fact = _examined(root, path, size, mtime_ns) if inside else _outside(path, size, mtime_ns)
         files.append(entry)
-        facts.append(fact)
-        if progress is not None and done % PROGRESS_EVERY == 0:
-            progress(done, len(found))
-    if progress is not None:
-        progress(len(found), len(found))
-    if cache is not None and (opened or len(known) != len(files)):
+        facts.append(fact and (shared.setdefault(fact[0], fact[0]), fact[1]))
+        if progress is not None and (len(files) % PROGRESS_EVERY == 1 or not found):
+            progress(len(files) if not found else len(files) - 1, total)
+    if progress is not None and not total:
+        progress(0, 0)
+    if cache is not None and (opened or len(known) != total):
         _write_cache(cache, root, files, facts)
     pairs = zip(files, facts, strict=True)
-    masks = [_mask(entry.path, fact) for entry, fact in pairs if fact and entry.status == "set_aside"]
+    masks = [_mask(entry.path, fact[0]) for entry, fact in pairs if fact and entry.status == "set_aside"]
     return Index(root, tuple(files), tuple(_series(files, facts)), opened, tuple(masks))
 
 
@@ -211,8 +219,6 @@ def _examined(root: Path, path: str, size: int, mtime_ns: int) -> tuple[FileEntr
 
 _FIRST_ONLY = {tags.PER_FRAME_GROUPS: 1}
 """Of the functional groups the index needs the first frame's only."""
-_ACQUIRED = 2
-"""Position in the facts of the acquisition time, the one fact that differs between slices of a series."""
 
 
 def _facts(header: Header) -> _Facts:
@@ -223,11 +229,12 @@ def _facts(header: Header) -> _Facts:
     shared = elements.first(tags.SHARED_GROUPS) or Elements()
     measures = per_frame.first(tags.PIXEL_MEASURES) or shared.first(tags.PIXEL_MEASURES) or elements
     plane = per_frame.first(tags.PLANE_ORIENTATION) or shared.first(tags.PLANE_ORIENTATION) or elements
-    return (
+    acquired = elements.text(tags.ACQUISITION_DATETIME) or _datetime(
+        elements, tags.ACQUISITION_DATE, tags.ACQUISITION_TIME
+    )
+    common = (
         (elements.text(tags.STUDY_INSTANCE), elements.text(tags.SERIES_INSTANCE)),
         (patient_id, issuer),
-        elements.text(tags.ACQUISITION_DATETIME)
-        or _datetime(elements, tags.ACQUISITION_DATE, tags.ACQUISITION_TIME),
         elements.text(tags.MODALITY),
         header.sop_class,
         elements.text(tags.BODY_PART),
@@ -243,22 +250,19 @@ def _facts(header: Header) -> _Facts:
         _finite(elements.numbers(tags.LONGITUDINAL_OFFSET)[:1]),
         elements.text(tags.LONGITUDINAL_EVENT),
     )
+    return common, acquired
 
 
 def _mask_facts(header: Header) -> _Facts:
     """Return what the index keeps of a mask, in the order of :func:`_mask`."""
     found = reference_of(header)
-    return (
-        header.patient,
-        header.text(tags.STUDY_INSTANCE),
-        "",
-        (found.kind, found.frames_of_reference, found.series_uids, found.structures),
-    )
+    drawn = (found.kind, found.frames_of_reference, found.series_uids, found.structures)
+    return (header.patient, header.text(tags.STUDY_INSTANCE), drawn), ""
 
 
-def _mask(path: str, fact: _Facts) -> MaskEntry:
-    patient_id, issuer = fact[0]
-    return MaskEntry(patient_id, issuer, fact[1], path, MaskReference(*fact[3]))
+def _mask(path: str, common: _Common) -> MaskEntry:
+    (patient_id, issuer), study, drawn = common
+    return MaskEntry(patient_id, issuer, study, path, MaskReference(*drawn))
 
 
 def _datetime(elements: Elements, date: int, time: int) -> str:
@@ -276,36 +280,36 @@ def _series(files: list[FileEntry], facts: list[_Facts | None]) -> list[SeriesEn
     members: dict[tuple[str, str], list[tuple[str, _Facts]]] = defaultdict(list)
     for entry, fact in zip(files, facts, strict=True):
         if fact is not None and entry.status == "series":
-            members[fact[0]].append((entry.path, fact))
+            members[fact[0][0]].append((entry.path, fact))
     series = [_entry(uids, files_of) for uids, files_of in members.items()]
     return sorted(series, key=lambda entry: (entry.patient_id, entry.study_uid, entry.series_uid))
 
 
 def _entry(uids: tuple[str, str], members: list[tuple[str, _Facts]]) -> SeriesEntry:
     """Return one series; where its files disagree, the smallest facts speak, so that file order does not."""
-    first = min(fact for _, fact in members) if len({fact for _, fact in members}) > 1 else members[0][1]
-    patients = sorted({fact[1] for _, fact in members})
-    acquired = min((fact[_ACQUIRED] for _, fact in members if fact[_ACQUIRED]), default="")
+    first = min({common for _, (common, _) in members})
+    patients = sorted({common[1] for _, (common, _) in members})
+    acquired = min((moment for _, (_, moment) in members if moment), default="")
     return SeriesEntry(
         patient_id=patients[0][0],
         issuer=patients[0][1],
         study_uid=uids[0],
         series_uid=uids[1],
-        modality=first[3],
-        sop_class=first[4],
-        body_part=first[5],
-        description=first[6],
-        image_type=first[7],
-        burned_in=first[8],
-        rows=first[9],
-        columns=first[10],
-        thickness_mm=first[11][0] if first[11] else None,
-        orientation=first[12],
-        study_date=first[13],
-        series_datetime=first[14],
+        modality=first[2],
+        sop_class=first[3],
+        body_part=first[4],
+        description=first[5],
+        image_type=first[6],
+        burned_in=first[7],
+        rows=first[8],
+        columns=first[9],
+        thickness_mm=first[10][0] if first[10] else None,
+        orientation=first[11],
+        study_date=first[12],
+        series_datetime=first[13],
         acquisition_datetime=acquired,
-        longitudinal_offset_days=first[15][0] if first[15] else None,
-        longitudinal_event=first[16],
+        longitudinal_offset_days=first[14][0] if first[14] else None,
+        longitudinal_event=first[15],
         files=tuple(path for path, _ in members),
         patient_ids=tuple(sorted({patient for patient, _ in patients})),
     )
@@ -315,18 +319,22 @@ def _read_cache(cache: Path | None, root: Path) -> dict[str, tuple[FileEntry, _F
     """Return what a former scan of the same root knew; an unreadable cache is no cache."""
     if cache is None or not cache.is_file():
         return {}
+    known: dict[str, tuple[FileEntry, _Facts | None]] = {}
+    shared: list[_Common] = []
     try:
-        stored = json.loads(cache.read_bytes())
-        if stored["version"] != CACHE_VERSION or stored["root"] != os.fspath(root):
-            return {}
-        shared = [_frozen(facts) for facts in stored["facts"]]
-        known: dict[str, tuple[FileEntry, _Facts | None]] = {}
-        for path, size, mtime_ns, status, reason, number, acquired in stored["files"]:
-            facts = shared[number]
-            if facts is not None and facts[_ACQUIRED] != acquired:
-                facts = (*facts[:_ACQUIRED], acquired, *facts[_ACQUIRED + 1 :])
-            known[path] = FileEntry(path, size, mtime_ns, status, reason), facts
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        with cache.open(encoding="utf-8") as lines:
+            if json.loads(next(lines)) != {"version": CACHE_VERSION, "root": os.fspath(root)}:
+                return {}
+            for line in lines:
+                row = json.loads(line)
+                if isinstance(row, dict):
+                    shared.append(_frozen(row["facts"]))
+                    continue
+                path, size, mtime_ns, status, reason, number, acquired = row
+                facts = None if number is None else (shared[number], acquired)
+                # The codes are a handful: one text each, not one per file.
+                known[path] = FileEntry(path, size, mtime_ns, sys.intern(status), sys.intern(reason)), facts
+    except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration):
         return {}
     return known
 
@@ -336,19 +344,26 @@ def _frozen(value: Any) -> Any:
 
 
 def _write_cache(cache: Path, root: Path, files: list[FileEntry], facts: list[_Facts | None]) -> None:
-    """Write the cache whole or not at all; facts shared by the files of a series are written once."""
-    numbers: dict[_Facts | None, int] = {}
-    rows = []
-    for entry, fact in zip(files, facts, strict=True):
-        common = None if fact is None else (*fact[:_ACQUIRED], "", *fact[_ACQUIRED + 1 :])
-        number = numbers.setdefault(common, len(numbers))
-        acquired = "" if fact is None else fact[_ACQUIRED]
-        rows.append((entry.path, entry.size, entry.mtime_ns, entry.status, entry.reason, number, acquired))
-    content = {"version": CACHE_VERSION, "root": os.fspath(root), "facts": list(numbers), "files": rows}
+    """Write the cache whole or not at all, line by line; what files share is written once, before them."""
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile("w", dir=cache.parent, prefix=cache.name, delete=False) as file:  # mode 0600
-            json.dump(content, file, separators=(",", ":"))
+            for line in _cache_lines(root, files, facts):
+                file.write(json.dumps(line, separators=(",", ":")) + "\n")
         Path(file.name).replace(cache)
     except OSError as error:
         raise OutputError(f"the index of the DICOM folder cannot be written: {error.strerror}") from None
+
+
+def _cache_lines(root: Path, files: list[FileEntry], facts: list[_Facts | None]) -> Iterator[Any]:
+    yield {"version": CACHE_VERSION, "root": os.fspath(root)}
+    numbers: dict[_Common, int] = {}
+    for entry, fact in zip(files, facts, strict=True):
+        number, acquired = None, ""
+        if fact is not None:
+            common, acquired = fact
+            if common not in numbers:
+                numbers[common] = len(numbers)
+                yield {"facts": common}
+            number = numbers[common]
+        yield (entry.path, entry.size, entry.mtime_ns, entry.status, entry.reason, number, acquired)

@@ -110,7 +110,18 @@ def test_an_unreadable_cache_is_no_cache(archive, tmp_path, content):
     cache.write_bytes(content)
     index = scan(archive, cache=cache)
     assert index.opened == len(index.files)
-    assert json.loads(cache.read_text())["root"] == str(archive)
+    assert json.loads(cache.read_text().splitlines()[0])["root"] == str(archive)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_cache_that_was_cut_gives_the_same_index(archive, tmp_path, share):
+    cache = tmp_path / "index.json"
+    whole = scan(archive, cache=cache)
+    content = cache.read_bytes()
+    cache.write_bytes(content[: int(len(content) * share)])
+    again = scan(archive, cache=cache)
+    assert (again.files, again.series, again.masks) == (whole.files, whole.series, whole.masks)
+    assert cache.read_bytes() == content
 
 
 def test_a_cache_of_another_folder_is_not_used(archive, tmp_path):
