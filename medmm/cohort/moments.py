@@ -92,14 +92,18 @@ def iso_moment(text: str) -> Moment | None:
     if found is None:
         return None
     date, clock, second, fraction, zone = found.groups()
+    # ISO 8601 calls the end of a day 24:00
+    midnight = clock == "24:00" and not int(second or 0) and not int(fraction or 0)
+    start = "00:00" if midnight or clock is None else clock
     try:
-        read = datetime.datetime.fromisoformat(f"{date} {clock or '00:00'}:{second or '00'}")
+        read = datetime.datetime.fromisoformat(f"{date} {start}:{second or '00'}")
     except ValueError:
         return None
     days = read.toordinal() - _EPOCH
     if clock is None:
         return Moment(days)
-    seconds = read.hour * 3600 + read.minute * 60 + read.second - _offset_minutes(zone or "") * 60
+    hour = 24 if midnight else read.hour
+    seconds = hour * 3600 + read.minute * 60 + read.second - _offset_minutes(zone or "") * 60
     microseconds = int((fraction or "0")[:6].ljust(6, "0"))
     return Moment(days, days * US_PER_DAY + seconds * 1_000_000 + microseconds, zone is not None)
 
