@@ -35,7 +35,9 @@ class Cohort:
         patients: sorted by ``subject_id``.
         declarations: per block, the inputs it offers: fields, results, or the image itself.
         flow: the accounting of subjects, files and results.
-        excluded: per subject left out, the reason.
+        excluded: per subject that is in no row of ``patients``, the reason: the name of an exclusion,
+            "no_prediction_time", "no_index_study", "not_in_subjects" (a source other than the table of
+            subjects knows them) or, of those asked for by name, "not_in_any_source".
         series: every candidate series of every image block, chosen or not.
         fingerprints: per (subject, block), what identifies the chosen series: its UID and file sizes.
     """
@@ -107,12 +109,14 @@ def link(
 def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
     spec = opened.spec
     listed = opened.listed()
-    everybody = {*opened.everywhere(), *archive.subjects()}
+    found = {*opened.everywhere(), *archive.subjects()}
+    everybody = found.union(opened.wanted or ())
     predictions, clocks = _prediction_times(opened, archive, listed)
     labels = opened.labels()
     rows, reader = opened.records(predictions)
     choices = {subject: archive.choose(subject, moment) for subject, moment in predictions.items()}
-    excluded = dict.fromkeys(everybody - set(listed), "not_in_subjects")
+    excluded = dict.fromkeys(everybody - found, "not_in_any_source")
+    excluded |= dict.fromkeys(found - set(listed), "not_in_subjects")
     excluded |= dict.fromkeys(set(listed) - set(predictions), _no_time(spec))
     excluded |= _excluded(opened, rows, choices, labels)
     kept = sorted(set(predictions) - set(excluded))

@@ -60,7 +60,7 @@ class Opened:
         return self._ids(self.spec.subjects.table, self.spec.subjects.id, unique=True)
 
     def everywhere(self) -> set[str]:
-        """Return the ids of every table that is read, and those asked for."""
+        """Return the ids of every table that is read; of those asked for, when only some are."""
         spec, subject = self.spec, self.spec.subjects.id
         wide_tables = {(spec.subjects.table, subject)}
         if spec.prediction_time.table:
@@ -75,8 +75,8 @@ class Opened:
             if part is not None
         }
         found = {i for table, column in sorted(wide_tables) for i in self._ids(table, column, unique=True)}
-        if self.wanted is not None:
-            return set(self.wanted)  # whatever a long table holds of them is asked for already
+        if self.wanted is not None and found.issuperset(self.wanted):
+            return found  # one patient is not worth a pass over every result
         return found | {
             i for table, column in sorted(long_tables) for i in self._ids(table, column, unique=False)
         }

@@ -105,6 +105,34 @@ def test_everybody_of_every_source_is_kept_or_excluded_with_a_reason(small: Any)
     assert cohort.flow.subjects.parts["kept"] == 1
 
 
+def test_everybody_asked_for_is_kept_or_excluded_for_the_reason_of_the_whole_cohort(small: Any) -> None:
+    rows = [
+        ("001", "2024-03-01 12:00", "17", "m", "x"),
+        ("002", "unknown", "50", "f", "x"),
+        ("004", "2024-03-01", "30", "m", "x"),
+    ]
+    small.write("records.csv", HEAD, rows)
+    small.write("labels.csv", ("patient_id", "ill"), [("001", "1"), ("004", "0"), ("099", "1")])
+    small.results([("077", "5", "mg/L", "2024-02-28")])
+    small.spec["exclusions"] = {"under_age": {"field": "age", "below": 18}}
+    reasons = {
+        "001": "under_age",
+        "002": "no_prediction_time",
+        "077": "not_in_subjects",
+        "099": "not_in_subjects",
+    }
+    assert small.link().excluded == reasons
+    asked = [*reasons, "004", "nobody", "004", ""]
+    together = small.link(subjects=asked)
+    assert together.excluded == reasons | {"nobody": "not_in_any_source", "": "not_in_any_source"}
+    assert {*together.excluded, *(p.subject_id for p in together.patients)} == set(asked)
+    assert together.flow.subjects.total == len(set(asked))
+    for subject in set(asked):
+        alone = small.link(subjects=[subject])
+        named = {p.subject_id: "" for p in alone.patients} | dict(alone.excluded)
+        assert named == {subject: together.excluded.get(subject, "")}
+
+
 def test_exclusions_by_category_bound_and_missing(small: Any) -> None:
     small.spec["exclusions"] = {
         "elsewhere": {"field": "site", "equals": "north"},
@@ -120,7 +148,7 @@ def test_scoring_reads_no_outcome(small: Any) -> None:
     (small.root / "labels.csv").unlink()
     cohort = small.link(outcomes=False, subjects=["003", "nobody"])
     assert [p.targets for p in cohort.patients] == [{}]
-    assert cohort.excluded == {"nobody": "not_in_subjects"}
+    assert cohort.excluded == {"nobody": "not_in_any_source"}
 
 
 @pytest.mark.parametrize(
