@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from medmm.arrays import Float64
 from medmm.errors import DataError
-from medmm.evaluation.discrimination import auroc_measure
+from medmm.evaluation.discrimination import auroc_measure, has_pair
 from medmm.evaluation.resampling import (
     RESAMPLES,
     Estimate,
     Measure,
+    binary_labels,
     bootstrap,
     checked_folds,
-    checked_labels,
     checked_scores,
 )
 
@@ -32,7 +32,10 @@ MARGIN = 0.02
 FUSED = "fused"
 """The name of the fused model among the predictions."""
 
-TABLE_ONLY = ("tables", "trees", "logistic")
+TABLES = "tables"
+"""The fused model's own network with the image left out: what is gained over it, the image adds."""
+
+TABLE_ONLY = (TABLES, "trees", "logistic")
 """The comparators that never see the image; these decide the verdict, others are only reported."""
 
 Word: TypeAlias = Literal["helps", "does not help", "cannot tell"]
@@ -44,11 +47,12 @@ class Verdict:
 
     Attributes:
         word: "helps" when the gain's lower bound is above 0 against every table-only model; else "does
-            not help" when its upper bound is below the margin against at least one; else "cannot tell".
+            not help" when its upper bound is below the margin against at least one; else "cannot tell",
+            also where no event can be compared with a non-event of the same fold.
         patients: who have the image and a score of every model.
         events: of these patients.
-        aurocs: AUROC of each model, within folds.
-        differences: AUROC of the fused model minus that of each other model.
+        aurocs: AUROC of each model, within folds; empty where nothing can be compared.
+        differences: AUROC of the fused model minus that of each other model; empty with ``aurocs``.
         margin: the smallest gain in AUROC that would count.
     """
 
@@ -66,14 +70,38 @@ class Verdict:
             "does not help": f"The image does not help (a gain of {self.margin:.2f} or more is excluded)",
             "cannot tell": "These data cannot tell whether the image helps",
         }[self.word]
-        against = "; ".join(
-            f"{name} {self.aurocs[name].value:.2f}, difference {_signed(gain)}"
-            for name, gain in self.differences.items()
-        )
+        asked = f"{answer}: on {self.patients} patients with the image ({self.events} events)"
+        if not self.aurocs:
+            return f"{asked}, no event can be compared with a non-event of the same fold."
         return (
-            f"{answer}: on {self.patients} patients with the image ({self.events} events), out-of-fold, "
-            f"the fused model has an AUROC of {self.aurocs[FUSED]}; {against} (95 % intervals)."
+            f"{asked}, out-of-fold, the fused model has an AUROC of {self.aurocs[FUSED]}; "
+            f"{'; '.join(self._against())} (95 % intervals)."
         )
+
+    def _against(self) -> list[str]:
+        """Say what the image adds to its own network, how the best rival fares, and then the others."""
+        rest = list(self.differences)
+        rivals = [name for name in rest if name in TABLE_ONLY]
+        best = max(rivals, key=lambda name: self.aurocs[name].value)
+        parts = []
+        if TABLES in rest:
+            which = "without it, also the best rival," if best == TABLES else "without it"
+            parts.append(
+                f"the image adds {self._gain(TABLES)} to the same network {which} ({self._of(TABLES)})"
+            )
+        if best != TABLES:
+            parts.append(
+                f"against the best rival without the image ({self._of(best)}) the difference is "
+                f"{self._gain(best)}"
+            )
+        others = [name for name in rest if name not in (TABLES, best)]
+        return parts + [f"{self._of(name)}, difference {self._gain(name)}" for name in others]
+
+    def _of(self, name: str) -> str:
+        return f"{name} {self.aurocs[name].value:.2f}"
+
+    def _gain(self, name: str) -> str:
+        return _signed(self.differences[name])
 
 
 def verdict(
@@ -96,19 +124,24 @@ def verdict(
         resamples: number of bootstrap resamples.
         seed: of the bootstrap.
 
+    Returns:
+        The verdict; "cannot tell", without figures, where no event and non-event share a fold.
+
     Raises:
-        DataError: if a model is missing, or an array is malformed or of one class.
+        DataError: if a model is missing, or an array is malformed.
     """
     deciding = [name for name in TABLE_ONLY if name in predictions]
     if FUSED not in predictions or not deciding:
         raise DataError(
             f"a verdict compares {FUSED!r} with at least one of {TABLE_ONLY}; given: {sorted(predictions)}"
         )
-    truth = checked_labels(labels)
+    truth = binary_labels(labels)
     groups = checked_folds(folds, len(truth))
+    values = {name: checked_scores(scores, len(truth)) for name, scores in predictions.items()}
+    if not has_pair(truth, groups):
+        return Verdict("cannot tell", len(truth), int(truth.sum()), {}, {}, margin)
     measures: dict[str, Measure] = {
-        name: auroc_measure(truth, checked_scores(scores, len(truth)), groups)
-        for name, scores in predictions.items()
+        name: auroc_measure(truth, scores, groups) for name, scores in values.items()
     }
     others = [name for name in predictions if name != FUSED]
     gains = {f"{FUSED} - {name}": _gain(measures[FUSED], measures[name]) for name in others}

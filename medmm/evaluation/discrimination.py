@@ -129,6 +129,11 @@ def performance(
     return bootstrap(measures, truth, groups, resamples=resamples, seed=seed)
 
 
+def has_pair(labels: Bools, folds: Ints) -> bool:
+    """Whether some fold has both an event and a non-event, so that an AUROC within folds exists."""
+    return bool(np.isin(folds[labels], folds[~labels]).any())
+
+
 def auroc_measure(labels: Bools, scores: Float64, folds: Ints) -> Measure:
     """Return the within-fold AUROC as a function of patient weights ``[resample, patient]``.
 

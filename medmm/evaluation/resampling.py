@@ -41,16 +41,25 @@ class Estimate:
         return f"{self.value:.2f} ({self.lower:.2f} to {self.upper:.2f})"
 
 
-def checked_labels(labels: npt.ArrayLike) -> Bools:
-    """Return binary labels ``[patient]`` as booleans.
+def binary_labels(labels: npt.ArrayLike) -> Bools:
+    """Return binary labels ``[patient]`` as booleans; they may be of one class, or none.
 
     Raises:
-        DataError: if they are not one row of 0 and 1, or are of one class only.
+        DataError: if they are not one row of 0 and 1.
     """
     values = np.asarray(labels)
     if values.ndim != 1 or not np.isin(values, (0, 1)).all():
         raise DataError("labels must be one value per patient, each 0 or 1")
-    truth = values.astype(np.bool_)
+    return values.astype(np.bool_)
+
+
+def checked_labels(labels: npt.ArrayLike) -> Bools:
+    """Return binary labels ``[patient]`` of two classes, as booleans.
+
+    Raises:
+        DataError: if they are not one row of 0 and 1, or are of one class only.
+    """
+    truth = binary_labels(labels)
     if truth.all() or not truth.any():
         raise DataError(
             f"all {len(truth)} labels are of one class; evaluation needs both events and non-events"

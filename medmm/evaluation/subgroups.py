@@ -11,7 +11,7 @@ import numpy.typing as npt
 from medmm.arrays import Bools, Float64, Ints
 from medmm.errors import DataError
 from medmm.evaluation.calibrate import Agreement, agreement
-from medmm.evaluation.discrimination import auroc_measure
+from medmm.evaluation.discrimination import auroc_measure, has_pair
 from medmm.evaluation.resampling import (
     RESAMPLES,
     Estimate,
@@ -104,7 +104,7 @@ def _figures(
     if events in (0, patients):
         return Subgroup(category, patients, shown)
     measured = agreement(truth, logits)
-    if not any(0 < truth[folds == fold].mean() < 1 for fold in np.unique(folds)):
+    if not has_pair(truth, folds):
         return Subgroup(category, patients, shown, agreement=_without_counts(measured, shown))
     measure = {"auroc": auroc_measure(truth, logits, folds)}
     found = bootstrap(measure, truth, folds, resamples=resamples, seed=seed)["auroc"]

@@ -93,6 +93,46 @@ def test_a_table_model_that_the_fused_one_does_not_beat_decides() -> None:
     assert "image " in found.sentence()
 
 
+def test_the_sentence_tells_what_the_image_adds_from_how_the_best_rival_fares() -> None:
+    labels, folds, tables, trees = patients(0)
+    trees = trees + 2.0 * labels
+    fused = tables + 1.0 * labels
+    found = verdict(labels, folds, {"fused": fused, "tables": tables, "trees": trees, "image": -tables})
+    gain, behind = (found.differences[name] for name in ("tables", "trees"))
+    assert gain.lower > 0 > behind.value
+    sentence = found.sentence()
+    assert f"the image adds {gain.value:+.2f} ({gain.lower:+.2f} to" in sentence
+    assert f"to the same network without it (tables {found.aurocs['tables'].value:.2f})" in sentence
+    rival = (
+        f"against the best rival without the image (trees {found.aurocs['trees'].value:.2f}) the difference"
+    )
+    assert f"{rival} is {behind.value:+.2f} (" in sentence
+    assert f"; image {found.aurocs['image'].value:.2f}, difference +" in sentence
+    alone = verdict(labels, folds, {"fused": fused, "tables": tables, "image": -tables}).sentence()
+    assert "to the same network without it, also the best rival, (tables" in alone
+    assert "same network" not in verdict(labels, folds, {"fused": fused, "trees": trees}).sentence()
+
+
+@pytest.mark.parametrize(
+    ("labels", "folds", "events"),
+    [([0, 0, 0, 0], [0, 0, 1, 1], 0), ([1, 1], [0, 1], 2), ([0, 0, 1, 1], [0, 0, 1, 1], 2), ([], [], 0)],
+)
+def test_without_a_pair_it_cannot_tell_and_says_of_how_many(
+    labels: list[int], folds: list[int], events: int
+) -> None:
+    scores = np.arange(len(labels), dtype=float)
+    groups = np.array(folds, dtype=int)
+    found = verdict(labels, groups, {"fused": scores, "tables": scores})
+    assert (found.word, found.patients, found.events) == ("cannot tell", len(labels), events)
+    assert (found.aurocs, found.differences) == ({}, {})
+    assert found.sentence() == (
+        f"These data cannot tell whether the image helps: on {len(labels)} patients with the image"
+        f" ({events} events), no event can be compared with a non-event of the same fold."
+    )
+    with pytest.raises(DataError, match="finite scores"):
+        verdict(labels, groups, {"fused": scores, "tables": [*scores, np.nan]})
+
+
 @pytest.mark.parametrize("missing", ["fused", "tables"])
 def test_a_missing_model_is_named(missing: str) -> None:
     labels, folds, tables, trees = patients(0)
