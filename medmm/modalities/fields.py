@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Self
 
 from medmm.columns import Status, Value
@@ -28,6 +29,12 @@ LARGEST = 1e30
 
 RARE = 3
 """A category that fewer training patients have shares the unknown token, so that the token is trained."""
+
+RANK = 11
+"""The training range is told by the 11th smallest and 11th largest number (CMS cell size policy)."""
+
+RANKED_FROM = 50
+"""With fewer numbers than this the range is the extremes, rounded outward to one significant digit."""
 
 YES = frozenset({"1", "true", "yes", "y", "t"})
 NO = frozenset({"0", "false", "no", "n", "f"})
@@ -117,9 +124,10 @@ class Number(Codec):
         finite = sorted(x for x in raw if math.isfinite(x))
         if not finite:
             return cls(known=0, low=0.0, high=0.0, mean=0.0, sd=0.0, median=0.0, log_unit=0.0)
-        low, high = finite[0], finite[-1]
+        low, high = _range(finite)
         log_unit = next((x for x in finite if x > 0), 1.0) if column.log else 0.0
-        scaled = sorted(cls._scale(min(max(x, low), high), log_unit) for x in raw)
+        within = [x if math.isfinite(x) else high if x > 0 else low for x in raw]
+        scaled = sorted(cls._scale(x, log_unit) for x in within)
         mean = math.fsum(scaled) / len(scaled)
         sd = math.sqrt(math.fsum((x - mean) ** 2 for x in scaled) / len(scaled))
         # Rounding of the mean alone leaves a constant field with a standard deviation of this order.
@@ -162,7 +170,7 @@ class Number(Codec):
         if not self.known:
             return "never known in training, so not used"
         if math.isfinite(number) and not self.low <= number <= self.high:
-            return "outside the range seen in training"
+            return "outside the usual range of the training patients"
         return ""
 
     @staticmethod
@@ -297,6 +305,19 @@ CODECS: dict[str, type[Codec]] = {
     "flag": Flag,
 }
 """The codec of each kind of field; a date comes as its offset from the prediction time, in days."""
+
+
+def _range(ordered: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of sorted numbers, none of them the extreme of one patient alone."""
+    if len(ordered) >= RANKED_FROM:
+        return ordered[RANK - 1], ordered[-RANK]
+    return _rounded(ordered[0], ROUND_FLOOR), _rounded(ordered[-1], ROUND_CEILING)
+
+
+def _rounded(number: float, direction: str) -> float:
+    """Return a number at one significant digit; in decimals, so that 0.3 stays 0.3."""
+    exact = Decimal(repr(number))
+    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted()), rounding=direction)) + 0.0
 
 
 def _text(value: Value) -> str:

@@ -144,7 +144,7 @@ class Table(Modality):
         return tuple(players)
 
     def warnings(self, loaded: TableRow) -> tuple[str, ...]:
-        """Return, by field label, values outside the training range and unseen categories."""
+        """Return, by field label, values outside the usual training range and unseen categories."""
         codecs = self._fitted()
         found = ((c, codecs[c.key].unusual(c, self._value(loaded, c))) for c in self._columns)
         return tuple(dict.fromkeys(f"{column.label}: {text}" for column, text in found if text))

@@ -109,7 +109,7 @@ def test_warnings_name_the_label_and_never_the_value() -> None:
     assert fitted.warnings(EMPTY) == ()
     found = fitted.warnings(row(123456, "f", "IV", "perhaps"))
     assert found == (
-        "Age: outside the range seen in training",
+        "Age: outside the usual range of the training patients",
         "stage: a level that is not declared, so not used",
         "smoker: neither yes nor no, so not used",
     )
@@ -142,12 +142,52 @@ def test_a_log_scale_is_logarithmic_and_free_of_the_unit() -> None:
 
 
 @pytest.mark.parametrize("value", [Value(math.inf, comparator=">"), Value(None, comparator=">")])
-def test_a_limit_that_is_not_known_enters_at_the_edge_of_training(value: Value) -> None:
+def test_a_limit_that_is_not_known_enters_at_the_edge_of_the_training_range(value: Value) -> None:
     fitted = records().fit(TRAIN)
     high = fitted.transform({**TRAIN[0], "age": value})
-    assert column(fitted, high, "age") == column(fitted, fitted.transform(row(51, "f", "I", "no")), "age")
+    assert column(fitted, high, "age") == column(fitted, fitted.transform(row(60, "f", "I", "no")), "age")
     low = fitted.transform({**TRAIN[0], "age": Value(-math.inf, comparator="<")})
     assert column(fitted, low, "age") == column(fitted, fitted.transform(row(40, "f", "I", "no")), "age")
+
+
+def edges(ages: list[float]) -> tuple[float, float]:
+    state = records().fit([row(age, "f", "I", "no") for age in ages]).state()["fields"]["age"]
+    return state["low"], state["high"]
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=120))
+def test_the_stored_range_is_no_single_patients_extreme(ages: list[float]) -> None:
+    low, high = edges(ages)
+    if len(ages) >= 50:
+        assert (low, high) == (sorted(ages)[10], sorted(ages)[-11])
+    else:
+        assert low <= min(ages) <= max(ages) <= high
+        assert [low, high] == [float(f"{low:.0e}"), float(f"{high:.0e}")]
+
+
+@pytest.mark.parametrize(
+    ("ages", "expected"),
+    [
+        ([41.7, 83.2], (40.0, 90.0)),
+        ([0.3, 0.31], (0.3, 0.4)),
+        ([-0.057, 0.0], (-0.06, 0.0)),
+        ([96.0, 960.5], (90.0, 1000.0)),
+        ([5e-324, 1e30], (5e-324, 1e30)),
+        ([*map(float, range(50))], (10.0, 39.0)),
+    ],
+)
+def test_a_range_is_rounded_outward_or_ranked(ages: list[float], expected: tuple[float, float]) -> None:
+    assert edges(ages) == expected
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=80), st.floats(-1e6, 1e6))
+def test_the_stored_range_changes_no_feature_of_a_number(ages: list[float], age: float) -> None:
+    ages = [round(x, 3) for x in ages]
+    fitted = records().fit([row(x, "f", "I", "no") for x in ages])
+    sd = np.std(ages)
+    expected = (age - np.mean(ages)) / sd if len(set(ages)) > 1 else 0.0
+    found = column(fitted, fitted.transform(row(age, "f", "I", "no")), "age")
+    assert found == pytest.approx(min(max(expected, -30), 30), rel=1e-4, abs=1e-4)
 
 
 def test_a_censored_result_enters_at_its_limit() -> None:
