@@ -211,8 +211,7 @@ def _picture(volume: Volume) -> Picture:
         valid = volume.valid[..., None]
     else:
         steps = volume.spacing_mm or (1.0, 1.0, 1.0)
-        # Slices are drawn as they were stacked: across the axis of the widest spacing, of fewest voxels.
-        across = max(range(3), key=lambda axis: (steps[axis], -values.shape[axis], axis))
+        across = _stacked_along(values.shape, steps)
         inside, axes = _PLANES[across]
         wanted = np.linspace(0, values.shape[across] - 1, SLICES_SHOWN + 2)[1:-1]
         places = np.unique(np.rint(wanted).astype(int))
@@ -229,6 +228,14 @@ def _picture(volume: Volume) -> Picture:
     if known.size:
         small = np.clip(small, *np.quantile(known, WINDOW)).astype(np.float32)
     return Picture(small[..., 0] if axes is None else small, axes, "")
+
+
+def _stacked_along(shape: Sequence[int], steps: Sequence[float]) -> int:
+    """Return the axis along which slices lie: by far the fewest voxels, else the widest spacing, else z."""
+    few, more = sorted(range(3), key=lambda axis: shape[axis])[:2]
+    if 2 * shape[few] <= shape[more]:
+        return few
+    return max(range(3), key=lambda axis: (steps[axis], axis))
 
 
 def _row(entry: SeriesEntry, key: bytes, certificate: Certificate, files: int) -> Row:

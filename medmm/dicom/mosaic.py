@@ -15,7 +15,7 @@ import numpy as np
 
 from medmm.dicom import tags
 from medmm.dicom.geometry import directions
-from medmm.dicom.header import Header
+from medmm.dicom.header import MAX_SPACING_MM, Header
 from medmm.dicom.planes import Plane, planes_of
 from medmm.errors import DicomRefusal
 
@@ -44,8 +44,8 @@ def tiles_of(header: Header) -> list[Plane]:
     csa = csa_numbers(header.elements.values.get(tags.SIEMENS_IMAGE_HEADER, b"")) if owned else {}
     count = int(csa.get("NumberOfImagesInMosaic", (header.elements.integer(tags.MOSAIC_IMAGES) or 0,))[0])
     normal = np.array(csa.get("SliceNormalVector", ()))
-    step = header.elements.number(tags.SPACING_BETWEEN_SLICES)
-    if not 1 < count <= MAX_TILES or normal.shape != (3,) or step is None or not step > 0:
+    step = header.elements.number(tags.SPACING_BETWEEN_SLICES) or 0.0
+    if not 1 < count <= MAX_TILES or normal.shape != (3,) or not 0 < step <= MAX_SPACING_MM:
         raise DicomRefusal(
             "missing_geometry", "a mosaic without its number of slices, their normal or spacing"
         )
@@ -96,10 +96,18 @@ def csa_numbers(data: bytes) -> dict[str, tuple[float, ...]]:
             values.append(data[position + 16 : position + 16 + length].split(b"\0")[0].strip())
             position += 16 + -(-length // 4) * 4
         if name in ("NumberOfImagesInMosaic", "SliceNormalVector"):
-            try:
-                found[name] = tuple(float(value) for value in values if value)
-            except ValueError:
+            numbers = _finite(values)
+            if numbers is None:
                 return {}
-            if not found[name]:
-                del found[name]
+            if numbers:
+                found[name] = numbers
     return found
+
+
+def _finite(values: list[bytes]) -> tuple[float, ...] | None:
+    """Return texts as numbers, None when one is not a finite number."""
+    try:
+        numbers = tuple(float(value) for value in values if value)
+    except ValueError:
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None

@@ -12,7 +12,7 @@ from typing import Any
 from medmm.dicom import tags
 from medmm.dicom.elements import Elements
 from medmm.dicom.geometry import Vector, checked_orientation, checked_position, directions
-from medmm.dicom.header import Header, Layout, checked_spacing, layout_of, spacing_of
+from medmm.dicom.header import MAX_SPACING_MM, Header, Layout, checked_spacing, layout_of, spacing_of
 from medmm.errors import DicomRefusal
 
 SPLITTING = (
@@ -117,9 +117,9 @@ def _reconstructed(header: Header, planes: list[Plane]) -> list[Plane]:
     detector = elements.first(tags.DETECTOR_INFORMATION) or Elements()
     position = checked_position(detector.numbers(tags.IMAGE_POSITION))
     orientation = checked_orientation(detector.numbers(tags.IMAGE_ORIENTATION))
-    step = elements.number(tags.SPACING_BETWEEN_SLICES)
+    step = elements.number(tags.SPACING_BETWEEN_SLICES) or 0.0
     slices = elements.numbers(tags.SLICE_VECTOR) == tuple(range(1, len(planes) + 1))
-    if position is None or orientation is None or not step or not math.isfinite(step) or not slices:
+    if position is None or orientation is None or not 0 < abs(step) <= MAX_SPACING_MM or not slices:
         return planes
     normal = directions(orientation)[2]
     return [

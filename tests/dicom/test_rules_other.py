@@ -187,6 +187,13 @@ def test_rule_08_mosaic_becomes_its_slices(scanner, direction):
         (csa(NumberOfImagesInMosaic=[3], SliceNormalVector=[0, 1, 0]), {}, "inconsistent_geometry"),
         (csa(NumberOfImagesInMosaic=[17], SliceNormalVector=[0, 0, 1]), {}, "inconsistent_geometry"),
         (csa(NumberOfImagesInMosaic=[3], SliceNormalVector=[0, 0, 1])[:90], {}, "missing_geometry"),
+        (csa(NumberOfImagesInMosaic=["nan"], SliceNormalVector=[0, 0, 1]), {}, "missing_geometry"),
+        (csa(NumberOfImagesInMosaic=[3], SliceNormalVector=[0, 0, "inf"]), {}, "missing_geometry"),
+        (
+            csa(NumberOfImagesInMosaic=[3], SliceNormalVector=[0, 0, 1]),
+            {"SpacingBetweenSlices": "9e307"},
+            "missing_geometry",
+        ),
         (
             csa(NumberOfImagesInMosaic=[3], SliceNormalVector=[0, 0, 1]),
             {"SpacingBetweenSlices": None},
