@@ -2,6 +2,7 @@
 # make test    the tests
 # make check   ruff, mypy and the floors (import-linter)
 # make bench   every claim of benchmarks/, measured against its named peer
+# make sweep   fuzzing of the DICOM doors, some minutes
 # make real    the three real pipelines (MEDMM_DATA=folder with picai_psa, kits19_egfr, mhh_covid)
 #
 # On the public index a Linux torch is the CUDA build, several gigabytes. To get the CPU build, set
@@ -14,7 +15,7 @@ JOBS ?= 2
 PYTEST_ARGS ?=
 export PIP_EXTRA_INDEX_URL
 
-.PHONY: env demo test check bench real clean
+.PHONY: env demo test check bench real sweep clean
 env: .venv/.ready
 
 .venv/.ready: pyproject.toml
@@ -36,6 +37,15 @@ check: env
 
 bench: env
 	$(BIN)/python -m benchmarks
+
+real: env
+	@test -d "$(MEDMM_DATA)" || { echo "set MEDMM_DATA to the folder with picai_psa, kits19_egfr and mhh_covid"; exit 2; }
+	$(BIN)/medmm train pipelines/picai_cspca --root $(MEDMM_DATA)/picai_psa
+	$(BIN)/medmm train pipelines/kits19_adverse --root $(MEDMM_DATA)/kits19_egfr
+	$(BIN)/medmm train pipelines/mhh_severity --root $(MEDMM_DATA)/mhh_covid
+
+sweep: env
+	$(BIN)/python tests/sweeps/fuzz_dicom.py
 
 clean:
 	rm -rf .venv demo runs

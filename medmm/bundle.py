@@ -186,7 +186,7 @@ def _restore(name: str, entry: Mapping[str, Any]) -> Modality:
     if cls.transform_version != entry["transform_version"]:
         raise BundleError(
             f"modality {name} is prepared otherwise by this version of medmm (transform "
-            f"{cls.transform_version}, was {entry['transform_version']}); train anew, or use the version of then"
+            f"{cls.transform_version}, was {entry['transform_version']}); train anew, or use that version"
         )
     settings = cls.Settings.model_validate(entry["settings"])
     unfitted = cls(name, settings, _parse(entry["declaration"]))
