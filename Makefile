@@ -45,7 +45,7 @@ real: env
 	$(BIN)/medmm train pipelines/mhh_severity --root $(MEDMM_DATA)/mhh_covid
 
 sweep: env
-	$(BIN)/python tests/sweeps/fuzz_dicom.py
+	$(BIN)/python -m tests.sweeps.fuzz_dicom --inputs 24000
 
 clean:
 	rm -rf .venv demo runs
