@@ -147,7 +147,7 @@ def verify(folder: Path) -> str:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}")
-    recorded = manifest.read_text()
+    recorded = manifest.read_text(errors="replace")
     actual = _manifest(folder)
     if recorded != actual:
         changed = sorted(
@@ -215,8 +215,15 @@ def _read_json(path: Path) -> Any:
 
 
 def _manifest(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return "".join(f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+    """Return a line per file; whatever is no plain file or folder has a line that no manifest holds."""
+    lines = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            lines.append(f"neither a file nor a folder  {name}\n")
+        elif path.is_file() and path.name != MANIFEST:
+            lines.append(f"{_sha256(path)}  {name}\n")
+    return "".join(lines)
 
 
 def _sha256(path: Path) -> str:

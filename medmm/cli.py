@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -44,6 +45,7 @@ Runs = Annotated[Path, typer.Option(help="Folder of all runs and of the tracking
 
 def main() -> None:
     """Run the command line; a refusal is one clear line and its own exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     try:
         app()
     except MedmmError as error:
@@ -77,8 +79,8 @@ def doors(
 @cohort_app.command(epilog="Example: medmm cohort synthesize /tmp/synthetic --patients 240")
 def synthesize(
     folder: Annotated[Path, typer.Argument(help="Where to write the cohort.", metavar="DIR")],
-    patients: Annotated[int, typer.Option(min=20, help="How many.")] = 240,
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    patients: Annotated[int, typer.Option(min=40, help="How many.")] = 240,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
 ) -> None:
     """Write the embedded synthetic cohort, with the planted truth beside it."""
     from medmm.cohort.synthetic import synthesize as write
@@ -240,11 +242,13 @@ def score(
     ] = None,
 ) -> None:
     """Score patients; everyone gets a row, and whoever cannot be scored gets the reason."""
-    from medmm.outputs.table import to_json, write_scores
+    from medmm.outputs.table import check_place, to_json, write_scores
     from medmm.score import check_refused
     from medmm.score import score as story
 
     subjects = _subjects(patient)
+    if output is not None:
+        check_place(output)
     with _progress() as bars:
         scores = story(bundle, cohort, root=root, subjects=subjects, progress=bars)
     if output is None:
@@ -272,7 +276,9 @@ def explain(
         list[str] | None,
         typer.Option(help="A patient's id; may be repeated. '-' reads ids from standard input."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="A page about a whole split: held_out.")] = None,
+    split: Annotated[
+        Literal["held_out"] | None, typer.Option(help="A page about the patients who were held out.")
+    ] = None,
     folds: Annotated[
         bool, typer.Option("--folds", help="A page about the training patients, out-of-fold.")
     ] = False,
@@ -361,9 +367,12 @@ def _progress() -> Iterator[Any]:
 
 def _subjects(given: list[str] | None) -> list[str] | None:
     """Return the ids asked for; from standard input they do not show in the process list."""
-    if given == ["-"]:
-        return [line.strip() for line in sys.stdin if line.strip()]
-    return given
+    if given is None:
+        return None
+    read = [line.strip() for line in sys.stdin if line.strip()] if "-" in given else []
+    if "-" in given and not read:
+        raise typer.BadParameter("--patient - reads ids from standard input, and there was none")
+    return [subject for subject in given if subject != "-"] + read
 
 
 def _next(*commands: str) -> None:

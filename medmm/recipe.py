@@ -55,7 +55,7 @@ class Fitting(Declared):
     batch_size: Count = 32
     learning_rate: Positive = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    select_share: Share = 0.15
+    select_share: Annotated[float, Field(gt=0, le=0.5)] = 0.15
     patience: Count = 25
 
 

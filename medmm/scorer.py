@@ -16,6 +16,7 @@ import numpy as np
 from medmm.arrays import Bools, Float32
 from medmm.bundle import Bundle
 from medmm.calibration import sigmoid
+from medmm.cohort.site import site_mark
 from medmm.columns import ImageSpec
 from medmm.errors import BundleError, ConfigError, DataError, DicomRefusal
 from medmm.modality import Declaration, present
@@ -145,14 +146,22 @@ class Scorer:
             undated=sum(
                 _undated(source) for name, source in patient.sources.items() if name in observed.inputs
             ),
-            warnings=observed.warnings + ((TRAINED_ON,) if patient.pseudonym in self.trained_on else ()),
+            warnings=observed.warnings + ((TRAINED_ON,) if self.trained(patient) else ()),
         )
 
+    def trained(self, patient: Patient) -> bool | None:
+        """Tell whether a patient was trained on; None where that cannot be known."""
+        return None if self._trained_on is None else patient.pseudonym in self._trained_on
+
     @cached_property
-    def trained_on(self) -> frozenset[str]:
-        """Pseudonyms of the training patients, where the bundle lies in its run; empty elsewhere."""
+    def _trained_on(self) -> frozenset[str] | None:
+        """Pseudonyms of the training patients, where the bundle lies in its run under the same site key."""
         file = self.bundle.folder.parent / "local" / "training.json"
-        return frozenset(json.loads(file.read_text())["pseudonyms"]) if file.is_file() else frozenset()
+        try:
+            record = json.loads(file.read_text())
+            return frozenset(record["pseudonyms"]) if record["site"] == site_mark() else None
+        except (OSError, ValueError, KeyError):
+            return None
 
     def refusal(self, observed: Observed) -> str:
         """Return why a patient cannot be scored, or an empty text."""

@@ -24,6 +24,7 @@ from medmm.arrays import Float64
 from medmm.attribution.game import Reference
 from medmm.attribution.gate import GatePatient, GateReport, gate
 from medmm.attribution.reference import base_and_error, centroids, population, to_arrays
+from medmm.cohort.site import site_mark
 from medmm.cohort.spec import CohortSpec
 from medmm.fitting.candidates import Problem, fusion_options
 from medmm.fitting.crossval import Final, OutOfFold, final_network
@@ -169,6 +170,7 @@ def _keep_local(
     folder.mkdir(mode=0o700)
     save_file(to_arrays(whole), folder / "population.safetensors")
     record = {
+        "site": site_mark(),
         "pseudonyms": list(problem.pseudonyms),
         "folds": out_of_fold.folds.tolist(),
         "calibrated": _listed(judgement.calibrated),

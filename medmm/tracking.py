@@ -282,7 +282,9 @@ def _version(client: Any, model: str, name: str, alias: str | None, number: str 
             return client.get_model_version(name, number)
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise ConfigError(f"{model} is not registered; `medmm models` lists those that are") from None
+                raise ConfigError(
+                    f"{model} is not registered in this store; its Models page lists what is"
+                ) from None
             raise
 
 
@@ -326,12 +328,13 @@ def _explained(uri: str | None = None) -> Iterator[None]:
     MLflow's use of deprecated parts of its own dependencies is nothing a caller could act on.
     """
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))
             yield
-    except (MlflowException, OSError, ValueError) as error:
+    except (MlflowException, SQLAlchemyError, OSError, ValueError) as error:
         if isinstance(error, (BundleError, ConfigError, OutputError)):
             raise
         where = f" {_shown(uri)}" if uri else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -192,13 +193,17 @@ def open_run(planned: Plan, runs: Path, resume: Path | None = None) -> Path:
     identity = {"recipe": planned.recipe.model_dump(mode="json"), "cohort": planned.cohort.digest}
     if resume is not None:
         file = resume / "run.json"
-        if not file.is_file():
-            raise ConfigError(f"{resume} is not a run: it has no run.json")
-        if json.loads(file.read_text()) != identity:
+        try:
+            begun = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{resume} is not a run: its run.json cannot be read") from error
+        if (resume / "bundle").exists():
+            raise ConfigError(f"{resume} is finished, and its bundle stays; start anew without --resume")
+        if begun != identity:
             raise ConfigError(f"{resume} was of another recipe or cohort; start anew without --resume")
         return resume
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    run = runs / f"{planned.recipe.name}-{stamp}"
+    run = runs / f"{planned.recipe.name}-{stamp}-{secrets.token_hex(2)}"
     try:
         if not runs.exists():
             runs.mkdir(parents=True, mode=0o700)  # images, splits and tracking are this user's alone

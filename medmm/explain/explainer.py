@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from medmm.arrays import Bools, Float32, Float64, Ints
@@ -23,6 +23,7 @@ from medmm.attribution.game import (
 )
 from medmm.attribution.reference import base_and_error, from_arrays, medoids
 from medmm.bundle import Bundle, Description
+from medmm.errors import BundleError
 from medmm.modality import Declaration
 from medmm.runtime import Runtime
 from medmm.sample import Attribution
@@ -99,20 +100,16 @@ class Explainer:
         return self.bundle.description
 
     @cached_property
-    def local(self) -> Path | None:
-        """The folder beside the bundle that holds what must not travel, if this is the training site."""
-        folder = self.bundle.folder.parent / "local"
-        return folder if folder.is_dir() else None
-
-    @cached_property
     def reference(self) -> Reference:
         """The population that every share is measured against."""
-        names = self.description.modalities
-        if self.local is not None:
-            whole = from_arrays(load_file(self.local / "population.safetensors"), names, "population")
-            if whole.digest == self.description.reference_digest:
-                return medoids(whole, seed=self.description.seed)
-        return self.centroids
+        file = self.bundle.folder.parent / "local" / "population.safetensors"
+        try:
+            whole = from_arrays(load_file(file), self.description.modalities, "population")
+        except (OSError, SafetensorError, BundleError):
+            return self.centroids
+        if whole.digest != self.description.reference_digest:
+            return self.centroids
+        return medoids(whole, seed=self.description.seed)
 
     @cached_property
     def centroids(self) -> Reference:
@@ -134,9 +131,10 @@ class Explainer:
     @cached_property
     def training(self) -> OutOfFoldRecord | None:
         """Who was trained on and how they scored out-of-fold; None away from the training site."""
-        if self.local is None:
+        try:
+            record = json.loads((self.bundle.folder.parent / "local" / "training.json").read_text())
+        except (OSError, ValueError):
             return None
-        record = json.loads((self.local / "training.json").read_text())
         as_logits = {model: np.array(values, dtype=np.float64) for model, values in record["logits"].items()}
         return OutOfFoldRecord(
             pseudonyms=tuple(record["pseudonyms"]),

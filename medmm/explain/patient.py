@@ -75,7 +75,7 @@ def patient_page(explainer: Explainer, patient: Patient) -> PatientPage:
         intended_use=description.intended_use,
         status="scored",
         provenance=provenance(explainer),
-        risk=_risk(explainer, explained, patient.pseudonym),
+        risk=_risk(explainer, explained, patient),
         inputs=blocks,
         warnings=observed.warnings,
         modalities=_modalities(explainer, explained, observed),
@@ -133,13 +133,12 @@ def estimate(triple: list[float | None]) -> Estimate | None:
     return Estimate(*(float(part) for part in triple if part is not None))
 
 
-def _risk(explainer: Explainer, explained: Explained, pseudonym: str) -> Risk:
+def _risk(explainer: Explainer, explained: Explained, patient: Patient) -> Risk:
     description, calibration = explainer.description, explainer.bundle.calibration
     outcome = explainer.scorer.outcome(explained.logit)
     measures = explainer.bundle.metrics["out_of_fold"]["fused"]
     with_threshold = description.threshold is not None
-    known = explainer.training is not None and pseudonym in explainer.training.pseudonyms
-    training: Training = "in_training" if known else "not_in_training"
+    told: dict[bool | None, Training] = {True: "in_training", False: "not_in_training", None: "unknown"}
     return Risk(
         probability=outcome.probability,
         calibrated_logit=outcome.calibrated_logit,
@@ -152,7 +151,7 @@ def _risk(explainer: Explainer, explained: Explained, pseudonym: str) -> Risk:
             slope=calibration.slope,
             intercept=calibration.intercept,
         ),
-        training=training,
+        training=told[explainer.scorer.trained(patient)],
         threshold=description.threshold,
         decision={"positive": "above the threshold", "negative": "below the threshold"}.get(
             outcome.decision, ""

@@ -89,13 +89,24 @@ def prepare_images(
     """
     key = _key(modality, sources)
     stem = cache / f"{modality.name}-{key[:16]}"
-    if not stem.with_suffix(".json").exists():
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = _cached(stem)
+    if found is None:
         _fill(modality, sources, stem, progress)
-    listing = json.loads(stem.with_suffix(".json").read_text())
-    array = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-    row_of = np.asarray(listing["row_of"], dtype=np.int64)
-    return Prepared(array, row_of, tuple(listing["absent"]), tuple(listing["digests"]))
+        found = _cached(stem)
+        assert found is not None
+    return found
+
+
+def _cached(stem: Path) -> Prepared | None:
+    """Return what :func:`_fill` left; None where nothing did, or where it is damaged."""
+    try:
+        listing = json.loads(stem.with_suffix(".json").read_text())
+        array = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+        row_of = np.asarray(listing["row_of"], dtype=np.int64)
+        return Prepared(array, row_of, tuple(listing["absent"]), tuple(listing["digests"]))
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def prepare_table(modality: Modality, rows: Sequence[Any]) -> Prepared:

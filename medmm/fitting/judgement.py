@@ -89,7 +89,8 @@ def judge(
     known = np.isfinite(fused)
     calibrated = np.full(len(labels), np.nan)
     calibrated[known] = cross_fitted(fused[known], labels[known], out_of_fold.folds[known])
-    threshold = _threshold(recipe.threshold, sigmoid(calibrated[known]), labels[known])
+    chosen = _threshold(recipe.threshold, calibrated[known], labels[known])
+    threshold = None if chosen is None else float(sigmoid(chosen))
     figures, counts = {}, {}
     for model, logits in out_of_fold.logits.items():
         rows = np.isfinite(logits)
@@ -169,8 +170,8 @@ def _cross_chosen(asked: Threshold | None, calibrated: Float64, labels: Float64,
     chosen = np.zeros(len(labels))
     for fold in np.unique(folds):
         others = folds != fold
-        risk = _threshold(asked, sigmoid(calibrated[others]), labels[others]) or 0.5
-        chosen[folds == fold] = np.log(risk / (1 - risk))
+        found = _threshold(asked, calibrated[others], labels[others])
+        chosen[folds == fold] = 0.0 if found is None else found
     return chosen
 
 
@@ -207,14 +208,14 @@ def _undecided(logits: Float64, folds: Ints) -> Float64:
     return filled
 
 
-def _threshold(asked: Threshold | None, risks: Float64, labels: Float64) -> float | None:
-    """Return the risk to decide at: as stated, or the highest that reaches the sensitivity asked for."""
+def _threshold(asked: Threshold | None, calibrated: Float64, labels: Float64) -> float | None:
+    """Return the log-odds to decide at: as stated, or the highest that reaches the sensitivity asked for."""
     if asked is None:
         return None
     if asked.risk is not None:
-        return asked.risk
+        return float(np.log(asked.risk / (1 - asked.risk)))
     assert asked.sensitivity is not None
-    events = np.sort(risks[labels == 1])[::-1]
+    events = np.sort(calibrated[labels == 1])[::-1]
     return float(events[int(np.ceil(asked.sensitivity * len(events))) - 1])
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from medmm.arrays import Float64, Ints
@@ -88,9 +88,10 @@ def fit_network(job: Job, work: Path, *, on_epoch: OnEpoch | None = None) -> His
     place = work / job.name
     done = place / "done.safetensors"
     if done.exists():
-        tensors, history = _read(done)
-        job.network.load_state_dict(tensors)
-        return history
+        finished = _read(done)
+        if finished is not None:
+            job.network.load_state_dict(finished[0])
+            return finished[1]
     place.mkdir(parents=True, exist_ok=True)
     history = _Fit(job, place).run(on_epoch)
     job.network.cpu()  # fusions, gate and export join it with tensors of the CPU
@@ -224,7 +225,10 @@ class _Fit:
         file = self.place / CHECKPOINT
         if not file.exists():
             return
-        tensors, self.history = _read(file)
+        stopped = _read(file)
+        if stopped is None:
+            return
+        tensors, self.history = stopped
         parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "best": {}, "optimizer": {}}
         for key, value in tensors.items():
             part, rest = key.split(".", 1)
@@ -264,7 +268,11 @@ def _write(file: Path, tensors: Mapping[str, torch.Tensor], history: History) ->
     temporary.replace(file)
 
 
-def _read(file: Path) -> tuple[dict[str, torch.Tensor], History]:
-    with safe_open(file, "pt") as stored:
-        tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a dict)
-        return tensors, History(**json.loads(stored.metadata()["history"]))
+def _read(file: Path) -> tuple[dict[str, torch.Tensor], History] | None:
+    """Return what :func:`_write` wrote; None where it is damaged, and then it is done again."""
+    try:
+        with safe_open(file, "pt") as stored:
+            tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a dict)
+            return tensors, History(**json.loads(stored.metadata()["history"]))
+    except (SafetensorError, ValueError, TypeError):
+        return None

@@ -69,6 +69,19 @@ def from_json(text: str) -> Score:
         raise DataError(f"not a score in JSON ({type(error).__name__})") from None
 
 
+def check_place(path: Path) -> None:
+    """Refuse a place that :func:`write_scores` could not write, before anybody is scored.
+
+    Raises:
+        OutputError: if the suffix is none of the formats, or the folder cannot be made.
+    """
+    _format(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}); name another folder") from None
+
+
 def write_scores(scores: Iterable[Score], path: Path) -> Path:
     """Write one row per score; the suffix chooses ``.parquet``, ``.csv`` or ``.jsonl``.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 START = "Reference population, average"
 END = "This patient"
-Training = Literal["not_in_training", "out_of_fold", "in_training"]
+Training = Literal["not_in_training", "out_of_fold", "in_training", "unknown"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
