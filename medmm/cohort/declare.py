@@ -25,7 +25,17 @@ QUESTION = re.compile(r"#\s*\?\s*(.*)$")
 
 
 class _Loader(yaml.CSafeLoader):
-    """The safe loader, with a duplicate key an error instead of a silent overwrite."""
+    """The safe loader; a duplicate key is an error, and so is a value that is not what its form says."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            # what the constructors of PyYAML raise for month 13, `!!int abc`, `!!bool abc`, `!!timestamp abc`
+            kind = str(node.tag).rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(
+                None, None, f"this is no valid {kind}; repair it, or quote it as text", node.start_mark
+            ) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()

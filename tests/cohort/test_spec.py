@@ -108,6 +108,16 @@ def test_every_mistake_is_named_at_once(small: Any) -> None:
         ("!!python/object/apply:os.system [id]\n", "not valid YAML"),
         ("name: x # ? what is it called\ntitle: y # ?\n", "2 questions for you"),
         ("a: " + "x" * (1 << 20), "larger than"),
+        (
+            "title: x\nname: 2023-13-45\n",
+            r"cohort\.yaml is not valid YAML, line 2: this is no valid timestamp",
+        ),
+        ("name: !!int abc\n", "line 1: this is no valid int"),
+        ("name: " + "9" * 6000, "line 1: this is no valid int"),
+        ("name: !!int ''\n", "line 1: this is no valid int"),
+        ("name: !!bool abc\n", "line 1: this is no valid bool"),
+        ("name: [!!timestamp abc]\n", "line 1: this is no valid timestamp"),
+        ("!!float a: 1\n", "line 1: this is no valid float"),
     ],
 )
 def test_hostile_or_unfinished_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
