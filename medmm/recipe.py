@@ -35,10 +35,15 @@ class LateStack(Declared):
     """Decision fusion: logistic regression over calibrated out-of-fold logits of the modalities alone.
 
     Source: Huang et al. 2020, https://doi.org/10.1038/s41598-020-78888-w (late fusion of CT and records).
+
+    Attributes:
+        inner_folds: folds within the training patients; fewer until each class of each modality has
+            ``smallest_class`` patients in every fold.
     """
 
     kind: Literal["late_stack"] = "late_stack"
     inner_folds: Annotated[int, Field(ge=2)] = 5
+    smallest_class: Count = 5
     l2: Positive = 1.0
 
 

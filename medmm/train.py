@@ -172,7 +172,7 @@ def _smaller(recipe: Recipe, patients: Sequence[Patient]) -> tuple[Recipe, list[
     chosen = deal(labels, [patient.subject_id for patient in patients], folds=share, seed=recipe.seed) == 0
     fusion = recipe.fusion
     if isinstance(fusion, LateStack):
-        fusion = fusion.model_copy(update={"inner_folds": 2})
+        fusion = fusion.model_copy(update={"inner_folds": 2, "smallest_class": 2})
     fitting = recipe.fitting.model_copy(update={"epochs": 2})
     comparison = recipe.comparison.model_copy(update={"resamples": 200})
     small = recipe.model_copy(update={"fitting": fitting, "fusion": fusion, "comparison": comparison})

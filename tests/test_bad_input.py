@@ -168,7 +168,14 @@ def test_no_patient_is_named_in_an_error(place):
 def test_ctrl_c_in_the_middle_leaves_a_run_that_resumes(place):
     replaced(place / "recipe.yaml", "epochs: 2", "epochs: 4000, patience: 4000")
     command = [sys.executable, "-m", "medmm", "train", ".", "--root", "data"]
-    process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=place,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A runner in the background ignores Ctrl-C, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )
     deadline = time.monotonic() + 120
     while not list((place / "runs").glob("*/fits/*/*")) and time.monotonic() < deadline:
         time.sleep(0.2)

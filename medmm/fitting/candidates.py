@@ -27,9 +27,6 @@ from medmm.network.fusion import Stack
 from medmm.network.network import Network, build, unimodal
 from medmm.recipe import Concat, LateStack, Recipe
 
-MIN_INNER_POSITIVES = 5
-"""Inner folds become fewer until each holds this many positives (and negatives)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -233,7 +230,7 @@ class _Split:
         """Return per modality the out-of-fold logits ``[patient]`` of the training patients, else NaN."""
         fusion = self.problem.recipe.fusion
         assert isinstance(fusion, LateStack)
-        folds = self._inner_folds(fusion.inner_folds)
+        folds = self._inner_folds(fusion)
         logits = {name: np.full(len(self.problem.labels), np.nan) for name in self.inputs.names}
         for fold in range(folds.max() + 1):
             train, test = self.train[folds != fold], self.train[folds == fold]
@@ -244,17 +241,17 @@ class _Split:
                 logits[name][have] = predict(network, inputs.only([name]), have)
         return logits
 
-    def _inner_folds(self, wanted: int) -> Ints:
+    def _inner_folds(self, fusion: LateStack) -> Ints:
         labels = self.problem.labels[self.train]
         present = self.inputs.present[self.train]
         strata = [f"{label}{row.tolist()}" for label, row in zip(labels, present, strict=True)]
         keys = [self.problem.keys[row] for row in self.train]
-        for count in range(wanted, 1, -1):
+        for count in range(fusion.inner_folds, 1, -1):
             folds = deal(strata, keys, folds=count, seed=self.problem.seed(self.name))
-            if _smallest_class(labels, present, folds) >= MIN_INNER_POSITIVES:
+            if _smallest_class(labels, present, folds) >= fusion.smallest_class:
                 return folds
         raise FittingError(
-            f"{self.name}: late_stack needs at least {MIN_INNER_POSITIVES} patients of each class per "
+            f"{self.name}: late_stack needs at least {fusion.smallest_class} patients of each class per "
             "modality in each of two inner folds; use fusion `concat`, or drop the modality that few have"
         )
 
