@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,10 @@ from medmm.fitting.partition import deal
 from medmm.fitting.rehearsal import rehearse as rehearsed
 from medmm.recipe import LateStack, Recipe, check_outcome, cohort_folder, load_recipe
 from medmm.report import plots
+from medmm.report.facts import FlowStep, Predictor, Provenance
 from medmm.report.images import Tile, contact_sheet
+from medmm.report.page import write_page
+from medmm.report.training import LearningCurve, TrainingPage, render_training
 from medmm.sample import Patient
 from medmm.sealing import seal
 
@@ -125,7 +129,10 @@ def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress
         sha256 = seal(
             problem, out_of_fold, judgement, run=run, spec=planned.spec, cohort_digest=planned.cohort.digest
         )
+        page = run / "training.html"
+        write_page(render_training(_page(planned, out_of_fold, judgement, sha256)), page)
         _track(tracked, planned, out_of_fold, judgement)
+        tracked.text("training.html", page.read_text())
         if register:
             tracked.register(run / "bundle", recipe.name, alias="candidate")
     return Trained(run, run / "bundle", sha256, judgement)
@@ -244,6 +251,51 @@ def _judge(problem: Problem, out_of_fold: OutOfFold) -> Judgement:
     )
 
 
+def _page(planned: Plan, out_of_fold: OutOfFold, judgement: Judgement, sha256: str) -> TrainingPage:
+    """Fill the page about this run; no patient is on it."""
+    recipe, subjects = planned.recipe, planned.cohort.flow.subjects
+    left = tuple((reason, count) for reason, count in subjects.parts.items() if reason != "kept")
+    kept = subjects.parts.get("kept", 0)
+    others = kept - len(planned.patients)
+    predictors = [
+        Predictor(model, *judgement.counts[model], found["auroc"], found["auprc"], found["brier"])
+        for model, found in judgement.figures.items()
+    ]
+    curves = [
+        LearningCurve(
+            name=name,
+            train=tuple(row["loss"] for row in history.epochs),
+            tuning=tuple(row["select_loss"] for row in history.epochs if "select_loss" in row),
+            best_epoch=history.best_epoch + 1,
+        )
+        for name, history in out_of_fold.histories.items()
+        if "inner" not in name
+    ]
+    return TrainingPage(
+        title=recipe.name,
+        question=recipe.question,
+        intended_use=recipe.intended_use,
+        provenance=Provenance(
+            bundle_sha256=sha256,
+            medmm_version=version("medmm"),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            recipe=recipe.name,
+            cohort=planned.spec.name,
+            cohort_sha256=planned.cohort.digest,
+            seeds={"recipe": recipe.seed, "splits": planned.spec.splits.seed},
+        ),
+        flow=(
+            FlowStep("subjects in any source", subjects.total, left),
+            FlowStep("in the cohort", kept, (("held out, or without a label", others),) if others else ()),
+            FlowStep("trained on", len(planned.patients)),
+        ),
+        predictors=tuple(sorted(predictors, key=lambda predictor: predictor.name != "fused")),
+        verdict=judgement.verdict,
+        curves=tuple(curves),
+        settings=tuple((key, str(value)) for key, value in recipe.fitting.model_dump().items()),
+    )
+
+
 def _track(run: tracking.Run, planned: Plan, out_of_fold: OutOfFold, judgement: Judgement) -> None:
     """Log what a reader of the run needs; no patient, path or free text."""
     recipe = planned.recipe
@@ -287,7 +339,8 @@ def summary(trained: Trained) -> list[str]:
     lines.append(
         judgement.verdict.sentence() if judgement.verdict else "no image to judge, or nothing beside it"
     )
-    lines.append(f"bundle   {trained.bundle}\nsha256   {trained.sha256}")
+    lines.append(f"report   {trained.run / 'training.html'}")
+    lines += [f"bundle   {trained.bundle}", f"sha256   {trained.sha256}"]
     return lines
 
 
