@@ -5,17 +5,26 @@ Units are UCUM strings throughout.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Role = Literal["input", "subgroup", "key", "time", "outcome", "never"]
 Kind = Literal["number", "category", "ordinal", "date", "flag", "text"]
 Summary = Literal["last", "first", "min", "max", "mean", "count"]
 
-Range = tuple[float, float]
+
+def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
+    low, high = ends
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError("a range is [low, high], two finite numbers, the lower first")
+    return ends
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 Words = tuple[str, ...]
 
 

@@ -225,6 +225,9 @@ def _scan(path: Path, cache: Path | None, progress: Progress | None) -> Index:
 
     if cache is None:
         return scan(path, progress=progress)
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        return scan(path, progress=progress)  # the cache saves time, no more
     name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     return scan(path, cache=cache / f"{name}.index", progress=progress)

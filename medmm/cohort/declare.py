@@ -20,6 +20,9 @@ MAX_YAML_BYTES = 1 << 20
 Model = TypeVar("Model", bound=BaseModel)
 
 
+MAX_DEPTH = 30
+"""Levels of nesting that are read; the reader's time grows with the square of the depth."""
+
 QUESTION = re.compile(r"#\s*\?\s*(.*)$")
 """How a draft marks a line that a person must decide."""
 
@@ -66,7 +69,11 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], str]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ConfigError(f"{path} is nested deeper than {MAX_DEPTH} levels; a declaration never is")
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 line = event.start_mark.line + 1 if event.start_mark else 0
                 raise ConfigError(f"{path}, line {line}: anchors and aliases are not read; write it out")

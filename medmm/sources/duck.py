@@ -90,7 +90,8 @@ class Engine:
         """Make a temporary table of Python values: ``{column: (SQL type, values)}``."""
         parts = ", ".join(f"unnest(?::{kind}[]) AS {quoted(column)}" for column, (kind, _) in columns.items())
         values = [list(values) for _, values in columns.values()]
-        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {quoted(name)} AS SELECT {parts}", values)
+        sql = f"CREATE OR REPLACE TEMP TABLE {quoted(name)} AS SELECT {parts}"
+        self._execute(sql, values, "a value that was passed in, such as an id that is not text,")
 
     def copy(self, sql: str, path: Path, options: str) -> None:
         """Write a query to a file atomically: a temporary file beside it, then a rename.

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from medmm.cohort.declare import validated
+from medmm.cohort.declare import read_yaml, validated
 from medmm.cohort.spec import data_root, load_spec
-from medmm.columns import Declared
+from medmm.columns import Declared, FieldSpec
 from medmm.errors import ConfigError
 
 COHORTS = Path(__file__).parents[2] / "cohorts"
@@ -163,3 +163,16 @@ def test_the_root_comes_from_the_caller_the_environment_or_the_file(
 def test_a_question_mark_alone_is_no_question(small: Any) -> None:
     small.spec["title"] = "What is it?"
     assert small.load().title == "What is it?"
+
+
+def test_a_file_nested_without_end_is_refused_at_once(tmp_path):
+    file = tmp_path / "cohort.yaml"
+    file.write_text("a: " + "[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ConfigError, match="nested deeper than 30"):
+        read_yaml(file)
+
+
+@pytest.mark.parametrize("ends", [[110, 18], [5, 5], [float("nan"), 1], [0, float("inf")]])
+def test_a_range_goes_from_low_to_high(ends):
+    with pytest.raises(ValueError, match="the lower first"):
+        FieldSpec(role="input", kind="number", plausible=ends)
