@@ -177,7 +177,8 @@ def adding_up(values: Sequence[float], total: float, decimals: int = 2) -> tuple
     """
     scale = 10**decimals
     floors = [math.floor(value * scale) for value in values]
-    left = round(total * scale) - sum(floors)
+    # Rounded as it is printed: 0.025 prints as 0.03, while 2.5 rounds to 2.
+    left = round(round(total, decimals) * scale) - sum(floors)
     if not values:
         return ()
     everyone, some = divmod(left, len(values))
