@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from medmm.report import wording
@@ -15,6 +15,7 @@ VALUES = st.lists(st.floats(-20, 20), min_size=1, max_size=30)
 
 
 @given(VALUES)
+@example([0.025])
 def test_printed_parts_add_up_to_the_printed_whole_and_stay_next_to_their_value(values: list[float]) -> None:
     total = math.fsum(values)
     printed = wording.adding_up(values, total)
