@@ -1,0 +1,215 @@
+"""The doors of the stories: draft, train, score, explain, evaluate, verify, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from medmm.cli.common import (
+    BundleFolder,
+    CohortOption,
+    Pipeline,
+    Root,
+    Runs,
+    err,
+    out,
+    progress,
+    say_next,
+    subjects_asked,
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Multimodal medical diagnosis: train on a cohort, score patients, explain scores.",
+    epilog="First steps: medmm demo · your own data: medmm init DATA --out cohorts/x",
+)
+
+
+@app.command(epilog="Example: medmm init DATA --out cohorts/mine")
+def init(
+    data: Annotated[Path, typer.Argument(help="Folder with tables and DICOM files.", metavar="DATA")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the drafted cohort.yaml.")],
+    pipeline: Annotated[Path | None, typer.Option(help="Folder for the drafted recipe.yaml.")] = None,
+) -> None:
+    """Draft cohort.yaml and recipe.yaml; whatever a person must decide becomes a marked question."""
+    from medmm.cohort.draft import draft
+
+    with progress() as bars:
+        drafted = draft(
+            data,
+            folder,
+            pipeline=pipeline or Path("pipelines") / folder.name,
+            progress=bars("scanning DICOM"),
+        )
+    for line in drafted.lines():
+        out.print(line, markup=False)
+    say_next(
+        f"answer the lines marked `# ?` in {folder}/cohort.yaml", f"medmm cohort check {folder} --root {data}"
+    )
+
+
+@app.command(
+    epilog="Examples: medmm train PIPELINE --root DATA --dry-run · medmm train PIPELINE --resume RUN"
+)
+def train(
+    pipeline: Pipeline,
+    root: Root = None,
+    runs: Runs = Path("runs"),
+    resume: Annotated[Path | None, typer.Option(help="Take up a run that was stopped.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Flow, shapes, time, memory, contact sheet; no fitting.")
+    ] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="The whole path on a few patients, in about a minute.")
+    ] = False,
+) -> None:
+    """Fit, judge, seal and track a model, and say whether the image earns its place."""
+    from medmm import train as story
+    from medmm.tracking import store
+
+    with progress() as bars:
+        planned = story.plan(pipeline, root=root, smoke=smoke, progress=bars)
+        if dry_run:
+            lines = story.rehearse(planned, runs, progress=bars)
+        else:
+            run = story.open_run(planned, runs, resume)
+            try:
+                trained = story.train(planned, run, register=not smoke, progress=bars)
+            except KeyboardInterrupt:
+                options = "".join([f" --root {root}" if root else "", " --smoke" if smoke else ""])
+                err.print(
+                    f"\nmedmm: go on with: medmm train {pipeline}{options} --runs {runs} --resume {run}"
+                )
+                raise
+            lines, runs = story.summary(trained), trained.run.parent
+    for line in lines:
+        out.print(line, markup=False)
+    where = f" --root {root}" if root else ""
+    if dry_run:
+        say_next(f"medmm train {pipeline}{where}")
+    else:
+        say_next(
+            f"medmm score {trained.bundle} --cohort {planned.folder}{where} --out scores.parquet",
+            f"medmm explain {trained.bundle} --cohort {planned.folder}{where} --folds --out reports",
+            f"mlflow ui --backend-store-uri {store(runs)}",
+        )
+
+
+@app.command(epilog="Examples: medmm score BUNDLE --cohort COHORT --patient 0042 · … --out scores.parquet")
+def score(
+    bundle: BundleFolder,
+    cohort: CohortOption,
+    root: Root = None,
+    patient: Annotated[
+        list[str] | None,
+        typer.Option(help="A patient's id; may be repeated. '-' reads ids from standard input."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--out", help="scores.parquet, .csv or .jsonl; without it, JSON on standard output."),
+    ] = None,
+    max_refused: Annotated[
+        int | None, typer.Option(min=0, help="Exit 3 when more patients than this are refused.")
+    ] = None,
+) -> None:
+    """Score patients; everyone gets a row, and whoever cannot be scored gets the reason."""
+    from medmm.outputs.table import check_place, to_json, write_scores
+    from medmm.score import check_refused
+    from medmm.score import score as story
+
+    subjects = subjects_asked(patient)
+    if output is not None:
+        check_place(output)
+    with progress() as bars:
+        scores = story(bundle, cohort, root=root, subjects=subjects, progress=bars)
+    if output is None:
+        for row in scores:
+            print(to_json(row))  # noqa: T201 - the result itself, not a message
+    else:
+        write_scores(scores, output)
+        scored = sum(row.status == "scored" for row in scores)
+        out.print(
+            f"patients {len(scores)} = {scored} scored + {len(scores) - scored} refused\nscores   {output}"
+        )
+        say_next(f"medmm explain {bundle} --cohort {cohort} --patient ID --out reports")
+    if max_refused is not None:
+        check_refused(scores, max_refused)
+
+
+@app.command(
+    epilog="Examples: medmm explain BUNDLE --cohort COHORT --patient 0042 · … --folds · … --split held_out"
+)
+def explain(
+    bundle: BundleFolder,
+    cohort: CohortOption,
+    root: Root = None,
+    patient: Annotated[
+        list[str] | None,
+        typer.Option(help="A patient's id; may be repeated. '-' reads ids from standard input."),
+    ] = None,
+    split: Annotated[
+        Literal["held_out"] | None, typer.Option(help="A page about the patients who were held out.")
+    ] = None,
+    folds: Annotated[
+        bool, typer.Option("--folds", help="A page about the training patients, out-of-fold.")
+    ] = False,
+    output: Annotated[Path, typer.Option("--out", help="Folder of the pages.")] = Path("reports"),
+) -> None:
+    """Write one self-contained HTML page per patient, or one about a cohort."""
+    from medmm import explain as story
+
+    if sum((bool(patient), split is not None, folds)) != 1:
+        raise typer.BadParameter("say what to explain: --patient ID, --split held_out or --folds")
+    with progress() as bars:
+        if patient:
+            pages = story.explain_patients(
+                bundle, cohort, subjects_asked(patient) or [], output, root=root, progress=bars
+            )
+        else:
+            pages = [
+                story.explain_cohort(bundle, cohort, output, held_out=not folds, root=root, progress=bars)
+            ]
+    for page in pages:
+        out.print(f"page     {page}", markup=False)
+    say_next(f"open {pages[-1]} in a browser; it needs no network")
+
+
+@app.command(epilog="Example: medmm evaluate BUNDLE --cohort cohorts/x")
+def evaluate(bundle: BundleFolder, cohort: CohortOption, root: Root = None) -> None:
+    """Open the held-out patients, once more, and measure the bundle on them; the opening is counted."""
+    from medmm.evaluate import evaluate as story
+
+    with progress() as bars:
+        lines = story(bundle, cohort, root=root, progress=bars)
+    for line in lines:
+        out.print(line, markup=False)
+    say_next(f"medmm explain {bundle} --cohort {cohort} --split held_out --out reports")
+
+
+@app.command(epilog="Example: medmm verify runs/x-…/bundle")
+def verify(bundle: BundleFolder) -> None:
+    """Check every byte of a bundle against its manifest."""
+    from medmm.bundle import verify as check_manifest
+
+    out.print(f"bundle   {bundle} is as it was written\nsha256   {check_manifest(bundle)}")
+
+
+@app.command(epilog="Example: medmm demo --out /tmp/demo")
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for everything the demo writes.")] = Path(
+        "demo"
+    ),
+    patients: Annotated[int, typer.Option(min=60, help="Size of the synthetic cohort.")] = 240,
+) -> None:
+    """Run the main job on the embedded synthetic cohort: synthesize, check, train, score, explain."""
+    from medmm.demo import demo as story
+
+    with progress() as bars:
+        lines = story(
+            folder, patients=patients, say=lambda line: out.print(line, markup=False), progress=bars
+        )
+    say_next(*lines)
