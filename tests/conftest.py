@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -30,11 +33,109 @@ def shared() -> Path:
     return folder
 
 
+def together(factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that all workers of one run of the tests share."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory, own_site: None) -> Once:
+    """Make a folder by name, once per run of the tests, however many workers ask for it."""
+    shared = together(tmp_path_factory)
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_site(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Give the tests a site key and a cache of their own; nothing of the user's is read or written."""
-    home = tmp_path_factory.getbasetemp() / "site"
+    home = together(tmp_path_factory) / "site"
     os.environ["XDG_DATA_HOME"] = str(home / "data")
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     for variable in ("MEDMM_ROOT", "MLFLOW_TRACKING_URI"):
         os.environ.pop(variable, None)
+
+
+RECIPE = """
+name: small
+question: Will this patient deteriorate?
+intended_use: A test.
+cohort: data
+outcome: deterioration
+modalities:
+  ct:
+    kind: image
+    shape: [16, 16, 8]
+    spacing_mm: fit
+    window: [-200, 400]
+    encoder: {kind: cnn, channels: [4, 8]}
+  records: {kind: records}
+  biomarkers: {kind: biomarkers}
+fitting: {epochs: 2}
+threshold: {risk: 0.5}
+"""
+
+
+@dataclass(frozen=True)
+class SmallRun:
+    """A finished smoke run of 60 patients; ``folder`` holds ``recipe.yaml``, ``data`` and ``runs``."""
+
+    folder: Path
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def run(self) -> Path:
+        return next((self.folder / "runs").glob("small-*"))
+
+    @property
+    def bundle(self) -> Path:
+        return self.run / "bundle"
+
+
+@pytest.fixture(scope="session")
+def written(once: Once) -> Path:
+    """A synthetic cohort of 60 patients, to be read or copied, never changed."""
+    from medmm.cohort.synthetic import synthesize
+
+    def make(folder: Path) -> None:
+        synthesize(folder, patients=60, seed=1)
+
+    return once("written", make)
+
+
+@pytest.fixture(scope="session")
+def small_run(once: Once, written: Path) -> SmallRun:
+    """A run to be read, never changed; `small_copy` is one to be damaged."""
+    from medmm import train as story
+
+    def make(folder: Path) -> None:
+        shutil.copytree(written, folder / "data")
+        (folder / "recipe.yaml").write_text(RECIPE)
+        planned = story.plan(folder, root=folder / "data", smoke=True)
+        story.train(planned, story.open_run(planned, folder / "runs"), register=False)
+
+    return SmallRun(once("small_run", make))
+
+
+@pytest.fixture
+def small_copy(small_run: SmallRun, tmp_path: Path) -> SmallRun:
+    """A copy of the small run that a test may change."""
+    shutil.copytree(small_run.folder, tmp_path / "small")
+    return SmallRun(tmp_path / "small")

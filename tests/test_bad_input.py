@@ -14,8 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from medmm.cohort.synthetic import synthesize
-
 pytestmark = pytest.mark.xdist_group("bad_input")
 
 RECIPE = """
@@ -29,11 +27,6 @@ modalities:
   biomarkers: {kind: biomarkers}
 fitting: {epochs: 2}
 """
-
-
-@pytest.fixture(scope="session")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthesize(tmp_path_factory.mktemp("whole") / "data", patients=60, seed=1)
 
 
 @pytest.fixture
@@ -141,10 +134,8 @@ def test_a_draft_with_open_questions(place):
     refused(check(place), 4, "draft", "what shares the day?")
 
 
-def test_a_bundle_with_a_changed_byte(place):
-    trained = run(place, "train", ".", "--root", "data", "--smoke")
-    assert trained.returncode == 0, trained.stderr
-    bundle = next((place / "runs").glob("*/bundle"))
+def test_a_bundle_with_a_changed_byte(small_copy):
+    place, bundle = small_copy.folder, small_copy.bundle
     graph = bundle / "fusion.onnx"
     content = bytearray(graph.read_bytes())
     content[len(content) // 2] ^= 1
@@ -190,7 +181,7 @@ def test_ctrl_c_in_the_middle_leaves_a_run_that_resumes(place):
     assert os.listdir(left / "fits")  # noqa: PTH208
 
 
-def test_a_patient_without_any_data_is_a_row_with_its_reason(place):
+def test_a_patient_without_any_data_is_a_row_with_its_reason(place, small_run):
     subject = "000999"
     rewritten(
         place / "data" / "records.csv",
@@ -199,14 +190,9 @@ def test_a_patient_without_any_data_is_a_row_with_its_reason(place):
             dict.fromkeys(rows[0], "") | {"patient_id": subject, "assessed_at": rows[0]["assessed_at"]},
         ],
     )
-    trained = run(place, "train", ".", "--root", "data", "--smoke")
-    assert trained.returncode == 0, trained.stderr
-    bundle = next((place / "runs").glob("*/bundle"))
-    done = run(place, "score", bundle, "--cohort", "data", "--root", "data", "--patient", subject)
+    asked = ("score", small_run.bundle, "--cohort", "data", "--root", "data", "--patient", subject)
+    done = run(place, *asked)
     assert done.returncode == 0, done.stderr
     assert '"status": "refused"' in done.stdout
     assert '"reason": "no_data"' in done.stdout
-    strict = run(
-        place, "score", bundle, "--cohort", "data", "--root", "data", "--patient", subject, "--max-refused", 0
-    )
-    refused(strict, 3, "no_data")
+    refused(run(place, *asked, "--max-refused", 0), 3, "no_data")

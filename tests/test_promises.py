@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,12 +40,16 @@ class Demo:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+def demo(once: Callable[[str, Callable[[Path], None]], Path]) -> Demo:
     """The main job on the embedded cohort, run once as a user would."""
-    folder = tmp_path_factory.mktemp("demo") / "demo"
-    done = medmm("demo", "--out", folder)
-    assert done.returncode == 0, done.stderr
-    return Demo(folder, done.stdout + done.stderr)
+
+    def make(folder: Path) -> None:
+        done = medmm("demo", "--out", folder / "demo")
+        assert done.returncode == 0, done.stderr
+        (folder / "printed.txt").write_text(done.stdout + done.stderr)
+
+    folder = once("demo", make)
+    return Demo(folder / "demo", (folder / "printed.txt").read_text())
 
 
 def medmm(*arguments: object, given: str | None = None) -> subprocess.CompletedProcess[str]:
