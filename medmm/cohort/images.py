@@ -50,6 +50,7 @@ def acquired(entry: SeriesEntry, image: ImageSpec) -> tuple[Moment | None, str]:
     """Return when a series was acquired and which attribute says so.
 
     AcquisitionDateTime goes before SeriesDateTime, that before StudyDate (PS3.3 C.7.6.1, C.7.3.1, C.7.2.1);
+    TimezoneOffsetFromUTC holds for a time that says no offset of its own (PS3.3 C.12.1.1.8);
     `longitudinal_offset` reads LongitudinalTemporalOffsetFromEvent (0012,0052).
     """
     if image.time == "longitudinal_offset":
@@ -60,7 +61,7 @@ def acquired(entry: SeriesEntry, image: ImageSpec) -> tuple[Moment | None, str]:
         ("SeriesDateTime", entry.series_datetime),
         ("StudyDate", entry.study_date),
     ):
-        moment = dicom_moment(text)
+        moment = dicom_moment(text, entry.timezone_offset)
         if moment is not None:
             return moment, clock
     return None, ""

@@ -63,15 +63,20 @@ class Moment:
         return day < limit or (day == limit and same_day)
 
 
-def dicom_moment(text: str) -> Moment | None:
+def dicom_moment(text: str, offset: str = "") -> Moment | None:
     """Read DICOM's "YYYYMMDD[HHMMSS[.FFFFFF]][&ZZXX]"; None when it is empty or no date.
 
     A time of day, or an offset from UTC, that cannot be read leaves the day alone.
+
+    Args:
+        text: a DT, or a DA and a TM joined.
+        offset: TimezoneOffsetFromUTC (0008,0201), for a text that says none.
     """
     found = _DICOM.fullmatch(text.strip())
     if found is None:
         return None
     year, month, day, hour, minute, second, fraction, zone = found.groups()
+    zone = zone or offset.strip()
     try:
         date = datetime.date(int(year), int(month), int(day))
     except ValueError:

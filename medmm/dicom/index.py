@@ -20,7 +20,7 @@ from medmm.dicom.parse import parse
 from medmm.dicom.references import MaskReference, reference_of
 from medmm.errors import DicomRefusal, OutputError
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 PROGRESS_EVERY = 200
 """Files between two calls of ``progress``."""
 
@@ -63,6 +63,8 @@ class SeriesEntry:
         longitudinal_event: LongitudinalTemporalEventType (0012,0053).
         files: paths relative to the scanned root, sorted.
         patient_ids: every PatientID seen under this UID; a series with more than one does not load.
+        timezone_offset: TimezoneOffsetFromUTC (0008,0201), "&ZZXX" of every time above that has none of its
+            own, or "" (PS3.3 C.12.1.1.8).
     """
 
     patient_id: str
@@ -86,6 +88,7 @@ class SeriesEntry:
     longitudinal_event: str
     files: tuple[str, ...]
     patient_ids: tuple[str, ...]
+    timezone_offset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,9 @@ class MaskEntry:
     Attributes:
         path: relative to the scanned root.
         reference: its kind, what it was drawn on and its structures.
+        drawn_datetime: DICOM text; StructureSetDate, ContentDate or SeriesDate with its time, or "".
+        sop_uid: SOPInstanceUID.
+        timezone_offset: as of a series.
     """
 
     patient_id: str
@@ -102,6 +108,9 @@ class MaskEntry:
     study_uid: str
     path: str
     reference: MaskReference
+    drawn_datetime: str = ""
+    sop_uid: str = ""
+    timezone_offset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +184,7 @@ def scan(root: Path, *, cache: Path | None = None, progress: Progress | None = N
     if cache is not None and (opened or len(known) != total):
         _write_cache(cache, root, files, facts)
     pairs = zip(files, facts, strict=True)
-    masks = [_mask(entry.path, fact[0]) for entry, fact in pairs if fact and entry.status == "set_aside"]
+    masks = [_mask(entry.path, fact) for entry, fact in pairs if fact and entry.status == "set_aside"]
     return Index(root, tuple(files), tuple(_series(files, facts)), opened, tuple(masks))
 
 
@@ -249,6 +258,7 @@ def _facts(header: Header) -> _Facts:
         _datetime(elements, tags.SERIES_DATE, tags.SERIES_TIME),
         _finite(elements.numbers(tags.LONGITUDINAL_OFFSET)[:1]),
         elements.text(tags.LONGITUDINAL_EVENT),
+        elements.text(tags.TIMEZONE_OFFSET),
     )
     return common, acquired
 
@@ -257,12 +267,20 @@ def _mask_facts(header: Header) -> _Facts:
     """Return what the index keeps of a mask, in the order of :func:`_mask`."""
     found = reference_of(header)
     drawn = (found.kind, found.frames_of_reference, found.series_uids, found.structures)
-    return (header.patient, header.text(tags.STUDY_INSTANCE), drawn), ""
+    elements = header.elements
+    stated = (
+        (tags.STRUCTURE_SET_DATE, tags.STRUCTURE_SET_TIME),
+        (tags.CONTENT_DATE, tags.CONTENT_TIME),
+        (tags.SERIES_DATE, tags.SERIES_TIME),
+    )
+    when = next(filter(None, (_datetime(elements, date, time) for date, time in stated)), "")
+    own = (elements.text(tags.SOP_INSTANCE), elements.text(tags.TIMEZONE_OFFSET))
+    return (header.patient, header.text(tags.STUDY_INSTANCE), drawn, own), when
 
 
-def _mask(path: str, common: _Common) -> MaskEntry:
-    (patient_id, issuer), study, drawn = common
-    return MaskEntry(patient_id, issuer, study, path, MaskReference(*drawn))
+def _mask(path: str, facts: _Facts) -> MaskEntry:
+    ((patient_id, issuer), study, drawn, (sop_uid, zone)), when = facts
+    return MaskEntry(patient_id, issuer, study, path, MaskReference(*drawn), when, sop_uid, zone)
 
 
 def _datetime(elements: Elements, date: int, time: int) -> str:
@@ -312,6 +330,7 @@ def _entry(uids: tuple[str, str], members: list[tuple[str, _Facts]]) -> SeriesEn
         longitudinal_event=first[15],
         files=tuple(path for path, _ in members),
         patient_ids=tuple(sorted({patient for patient, _ in patients})),
+        timezone_offset=first[16],
     )
 
 

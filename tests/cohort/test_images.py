@@ -139,6 +139,37 @@ def test_an_offset_from_utc_counts(
 
 
 @pytest.mark.parametrize(
+    ("acquired", "zone", "seen_at", "offset_hours"),
+    [
+        ("20240301080000", "+0200", "2024-03-01T06:00:00Z", 0.0),
+        ("20240301080000", "+0200", "2024-03-01T05:59:59Z", None),
+        ("20240301080000-0330", "+0200", "2024-03-01T11:30:00Z", 0.0),
+        ("20240301", "+0200", "2024-03-01T23:00:00Z", None),
+        ("20240301080000", "Berlin", "2024-03-01T23:00:00Z", None),
+    ],
+)
+def test_the_timezone_of_the_object_holds_for_its_times(
+    imaged: Any, acquired: str, zone: str, seen_at: str, offset_hours: float | None
+) -> None:
+    _seen_at(imaged, seen_at)
+    write_series(
+        _dicom(imaged), "001", StudyDate=None, AcquisitionDateTime=acquired, TimezoneOffsetFromUTC=zone
+    )
+    source = _source(imaged.link())
+    if offset_hours is None:
+        assert source == Absence("later")
+    else:
+        assert source.offset_days * 24 == pytest.approx(offset_hours)
+
+
+def test_the_timezone_holds_for_the_time_of_the_series(imaged: Any) -> None:
+    _seen_at(imaged, "2024-03-01T06:00:00Z")
+    tags = {"SeriesDate": "20240301", "SeriesTime": "080000", "TimezoneOffsetFromUTC": "+0200"}
+    write_series(_dicom(imaged), "001", StudyDate="20240301", **tags)
+    assert _source(imaged.link()).offset_days == 0.0
+
+
+@pytest.mark.parametrize(
     ("acquired", "seen_at"),
     [
         ("20240301080000+0200", "2024-03-01T09:00:00"),
