@@ -30,7 +30,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from medmm.calibration import Platt
-from medmm.columns import Declared, FieldSpec, ImageSpec, ResultSpec
+from medmm.columns import Declared, FieldSpec, ImageSpec, NotesSpec, ResultSpec
 from medmm.errors import BundleError, OutputError
 from medmm.modality import Declaration, Modality, Stacked, modality_class, restored
 
@@ -196,6 +196,8 @@ def _restore(name: str, entry: Mapping[str, Any]) -> Modality:
 def _dump(declaration: Declaration) -> dict[str, Any]:
     if isinstance(declaration, ImageSpec):
         return {"image": declaration.model_dump(mode="json")}
+    if isinstance(declaration, NotesSpec):
+        return {"notes": declaration.model_dump(mode="json")}
     key = "results" if any(isinstance(spec, ResultSpec) for spec in declaration.values()) else "fields"
     return {key: {name: spec.model_dump(mode="json") for name, spec in declaration.items()}}
 
@@ -203,6 +205,8 @@ def _dump(declaration: Declaration) -> dict[str, Any]:
 def _parse(entry: Mapping[str, Any]) -> Declaration:
     if "image" in entry:
         return ImageSpec.model_validate(entry["image"])
+    if "notes" in entry:
+        return NotesSpec.model_validate(entry["notes"])
     if "results" in entry:
         return _RESULTS.validate_python(entry["results"])
     return _FIELDS.validate_python(entry["fields"])

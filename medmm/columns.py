@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 Role = Literal["input", "subgroup", "key", "time", "outcome", "never"]
 Kind = Literal["number", "category", "ordinal", "date", "flag", "text"]
-Summary = Literal["last", "first", "min", "max", "mean", "count"]
+Summary = Literal["last", "first", "min", "max", "mean", "count", "slope", "time_since_last"]
 
 
 def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
@@ -60,7 +60,11 @@ class FieldSpec(Declared):
 class ResultSpec(Declared):
     """One code of a long table: a biomarker with any number of timed results per patient.
 
-    ``limits`` are the limits of detection in the declared unit, taken for a recorded "-inf" or "inf".
+    Attributes:
+        limits: the limits of detection in the declared unit, taken for a recorded "-inf" or "inf".
+        summary: what becomes of the results in the window: ``slope`` is the least-squares slope in units per
+            day (missing below two times), ``time_since_last`` is in days; an empty list for none.
+        series: whether all results in the window also go, one by one, to the block ``series``.
     """
 
     role: Role
@@ -74,6 +78,7 @@ class ResultSpec(Declared):
     limits: Range | None = None
     label: str | None = None
     summary: Summary | tuple[Summary, ...] = "last"
+    series: bool = False
     window_days: Annotated[float, Field(gt=0)] | None = None
     scale: Literal["linear", "log"] = "linear"
     missing_codes: Words = ()
@@ -97,6 +102,19 @@ class AssumeKnown(Declared):
     """A person's statement that undated values of a source were known at the prediction time."""
 
     assume_known: str
+
+
+class NotesSpec(Declared):
+    """Which of the notes that were known at the prediction time a model reads.
+
+    Attributes:
+        take: the last note, or all of them, oldest to newest.
+        window_days: how far to look back; None for any time.
+    """
+
+    take: Literal["last", "all"] = "all"
+    window_days: Annotated[float, Field(gt=0)] | None = None
+    label: str | None = None
 
 
 class ImageSpec(Declared):

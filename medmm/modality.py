@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from medmm.columns import Declared, FieldSpec, ImageSpec, ResultSpec
+from medmm.columns import Declared, FieldSpec, ImageSpec, NotesSpec, ResultSpec
 from medmm.errors import ConfigError
 from medmm.sample import Player, Source
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
     from medmm.arrays import Float32
 
-Declaration = Mapping[str, FieldSpec] | Mapping[str, ResultSpec] | ImageSpec
-"""What the cohort declares of a block: its fields, its result codes, or its images."""
+Declaration = Mapping[str, FieldSpec] | Mapping[str, ResultSpec] | ImageSpec | NotesSpec
+"""What the cohort declares of a block: its fields, its result codes, its images, or its notes."""
 
 
 class Modality(ABC):
@@ -42,8 +43,15 @@ class Modality(ABC):
         transform_version: raised whenever ``transform`` would give other numbers; part of the cache's key.
         name: the block's name in cohort and recipe ("zones", "records").
         settings: the validated block of the recipe.
+        folder: of the recipe; relative paths of the settings begin there.
+        pictured: whether what the network sees is an image that a page can draw, with a heat map over it.
+        tabular: whether each column of the transformed vector means something alone, so that trees and a
+            logistic regression can be fitted on it beside the network.
     """
 
+    folder: Path = Path()
+    pictured: ClassVar[bool] = False
+    tabular: ClassVar[bool] = False
     kind: ClassVar[str]
     Settings: ClassVar[type[Declared]]
     transform_version: ClassVar[int] = 1
@@ -55,7 +63,13 @@ class Modality(ABC):
 
     @abstractmethod
     def load(self, source: Source) -> Any:
-        """Read one patient's source: pixels for a series, the row itself for a table.
+        """Read one patient's source: pixels for a DICOM series, the row itself for a table.
+
+        The cohort hands over, by block: ``records`` and ``biomarkers`` a row of
+        :class:`~medmm.columns.Value` by key; ``series`` a :class:`~medmm.sample.TimedSeries` of the results
+        declared with ``series: true``; ``notes`` a :class:`~medmm.sample.NotesSource`, where the cohort
+        declares ``notes.input``; an image block a :class:`~medmm.sample.SeriesSource`. Each but the rows
+        may be an :class:`~medmm.sample.Absence` instead ("no_results", "no_notes", "no_series", …).
 
         Raises:
             DicomRefusal: if the series must not become an array.
@@ -82,6 +96,9 @@ class Modality(ABC):
     def warnings(self, loaded: Any) -> tuple[str, ...]:
         """Return what is unusual about one patient's source, in the words of labels, never of values."""
         return ()
+
+    def warm_start(self, encoder: nn.Module) -> None:  # noqa: B027 (most modalities begin at random)
+        """Put pretrained weights into a fresh encoder before it is fitted; nothing by default."""
 
     def augment(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return a randomly varied training batch ``[batch, *shape]``; the generator is all the chance."""

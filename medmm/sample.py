@@ -32,14 +32,82 @@ class SeriesSource:
 
 
 @dataclass(frozen=True, slots=True)
+class TimedSeries:
+    """Every result of one patient within the look-back windows, for a sequence encoder.
+
+    One entry per (result, time); of several results at one time, the cohort's rule has chosen one. Sorted by
+    time, then by position of the result, so that no order of rows in the source can show. A result without a
+    date has no place in a sequence and is left out.
+
+    Attributes:
+        names: the results, in the order declared; ``code`` counts in it.
+        offset_days: ascending, at or before 0 (the prediction time) unless the cohort counts whole days and
+            takes the same day's results as known.
+        code: position of each result in ``names``.
+        value: in the unit its code declares.
+        comparator: "", "<", "<=", ">" or ">=", when the laboratory gave a limit.
+    """
+
+    names: tuple[str, ...]
+    offset_days: tuple[float, ...] = field(repr=False)
+    code: tuple[int, ...] = field(repr=False)
+    value: tuple[float, ...] = field(repr=False)
+    comparator: tuple[str, ...] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.offset_days)
+
+    @property
+    def as_of_days(self) -> float | None:
+        """Offset of the latest entry."""
+        return self.offset_days[-1] if self.offset_days else None
+
+    @property
+    def undated(self) -> int:
+        """Always 0: nothing undated enters."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class NotesSource:
+    """The clinical notes of one patient that were known at the prediction time, oldest to newest.
+
+    Notes of one time stand in the order of their text, so that no order of rows in the source can show.
+
+    Attributes:
+        texts: one per note, as recorded; never shown or logged.
+        offset_days: when each was written, at or before 0; None for an undated one, which comes first.
+    """
+
+    texts: tuple[str, ...] = field(repr=False)
+    offset_days: tuple[float | None, ...]
+
+    @property
+    def text(self) -> str:
+        """The notes joined by an empty line, oldest first."""
+        return "\n\n".join(self.texts)
+
+    @property
+    def as_of_days(self) -> float | None:
+        """Offset of the newest note."""
+        return self.offset_days[-1] if self.offset_days else None
+
+    @property
+    def undated(self) -> int:
+        """Notes used on a person's word that they were known in time."""
+        return sum(offset is None for offset in self.offset_days)
+
+
+@dataclass(frozen=True, slots=True)
 class Absence:
     """A modality that a patient does not have, and why ("no_series", "missing_slices", …)."""
 
     reason: str
 
 
-Source: TypeAlias = TableRow | SeriesSource | Absence
-"""What the cohort hands to a modality for one patient."""
+Source: TypeAlias = TableRow | SeriesSource | TimedSeries | NotesSource | Absence
+"""What the cohort hands to a modality for one patient: a row for tables, a DICOM series for images, the whole
+course of results for the block ``series``, texts for the block ``notes``; or why it has nothing."""
 
 
 @dataclass(frozen=True, slots=True)

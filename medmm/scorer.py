@@ -17,11 +17,20 @@ from medmm.arrays import Bools, Float32
 from medmm.bundle import Bundle
 from medmm.calibration import sigmoid
 from medmm.cohort.site import site_mark
-from medmm.columns import ImageSpec
+from medmm.columns import ImageSpec, NotesSpec
 from medmm.errors import BundleError, ConfigError, DataError, DicomRefusal
 from medmm.modality import Declaration, present
 from medmm.runtime import Runtime
-from medmm.sample import Absence, Outcome, Patient, Score, SeriesSource, Source
+from medmm.sample import (
+    Absence,
+    NotesSource,
+    Outcome,
+    Patient,
+    Score,
+    SeriesSource,
+    Source,
+    TimedSeries,
+)
 
 TRAINED_ON = "this patient was trained on: the score is optimistic"
 
@@ -29,6 +38,7 @@ FIELD_CONTRACT = ("kind", "unit", "levels", "summary", "window_days", "scale")
 """What must be declared of a field as it was when the bundle was trained."""
 
 IMAGE_CONTRACT = ("kind", "labels")
+NOTES_CONTRACT = ("take", "window_days")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +203,9 @@ def check_contract(bundle: Bundle, declarations: Mapping[str, Declaration]) -> N
         if isinstance(trained, ImageSpec) or isinstance(given, ImageSpec):
             _same(f"image block {name}", trained, given, IMAGE_CONTRACT)
             continue
+        if isinstance(trained, NotesSpec) or isinstance(given, NotesSpec):
+            _same(name, trained, given, NOTES_CONTRACT)
+            continue
         for field, spec in trained.items():
             if field not in given:
                 raise ConfigError(
@@ -217,6 +230,8 @@ def _as_of(observed: Observed) -> dict[str, float | None]:
         source = observed.patient.sources[name]
         if isinstance(source, SeriesSource):
             as_of[name] = source.offset_days
+        elif isinstance(source, TimedSeries | NotesSource):
+            as_of[name] = source.as_of_days
         elif not isinstance(source, Absence):
             as_of |= {
                 f"{name}.{field}": value.offset_days
@@ -227,7 +242,7 @@ def _as_of(observed: Observed) -> dict[str, float | None]:
 
 
 def _undated(source: Source) -> int:
-    if isinstance(source, SeriesSource):
+    if isinstance(source, SeriesSource | TimedSeries | NotesSource):
         return int(source.undated)
     if isinstance(source, Absence):
         return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from medmm.cohort.flow import Account, Flow
 from medmm.cohort.link import Cohort
 from medmm.columns import Status, Value
-from medmm.sample import Absence, SeriesSource, Source
+from medmm.sample import Absence, Source
 from medmm.sources.tables import SUFFIXES
 
 SPARSE = 0.5
@@ -102,10 +102,10 @@ def check(cohort: Cohort, *, root: Path | None = None) -> CheckReport:
 
 
 def present(source: Source) -> bool:
-    """Whether a block of a patient holds anything: a chosen series, or one known value."""
+    """Whether a block of a patient holds anything: a chosen series, one known value, a result, a note."""
     if isinstance(source, Mapping):
         return any(value.status is Status.KNOWN for value in source.values())
-    return isinstance(source, SeriesSource)
+    return not isinstance(source, Absence)
 
 
 def patterns(cohort: Cohort) -> dict[str, int]:

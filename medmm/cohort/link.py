@@ -13,14 +13,14 @@ from typing import TypeVar
 from medmm.cohort.archive import Archive, Candidate, Choice, candidates
 from medmm.cohort.flow import Account, Flow
 from medmm.cohort.moments import Moment
-from medmm.cohort.notes import account_notes
+from medmm.cohort.notes import Written, read_notes
 from medmm.cohort.opened import Opened
 from medmm.cohort.site import pseudonym
 from medmm.cohort.spec import CohortSpec, Exclusion
 from medmm.cohort.window import Results, keys, look_back
 from medmm.columns import MISSING, FieldSpec, ResultSpec, Status, Value
 from medmm.modality import Declaration
-from medmm.sample import Patient, Source
+from medmm.sample import Absence, NotesSource, Patient, Source, TimedSeries
 from medmm.sources.duck import THREADS, Engine
 
 Choices = Mapping[str, Choice]
@@ -61,9 +61,14 @@ class Cohort:
                 if isinstance(source, Mapping)
                 for name, value in sorted(source.items())
             ]
+            sequences = [
+                (block, *_sequence(source))
+                for block, source in sorted(patient.sources.items())
+                if isinstance(source, TimedSeries | NotesSource)
+            ]
             series = [self.fingerprints.get((patient.subject_id, b), "") for b in sorted(self.spec.images)]
             told = (patient.subject_id, sorted(patient.targets.items()), sorted(patient.subgroups.items()))
-            hashed.update(repr((told, values, series)).encode())
+            hashed.update(repr((told, values, series, *sequences)).encode())
         return hashed.hexdigest()
 
 
@@ -128,7 +133,8 @@ def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
         Patient(
             subject,
             pseudonym(key, subject),
-            _sources(spec, archive, rows.get(subject, {}), results.rows.get(place), chosen[subject], key),
+            _tables(spec, rows.get(subject, {}), results, notes, place)
+            | {block: archive.source(block, chosen[subject][block], key) for block in spec.images},
             {name: found[subject] for name, found in labels.items() if subject in found},
             {name: rows[subject][name].text for name in spec.subgroups},
         )
@@ -138,7 +144,7 @@ def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
         _subjects(everybody, kept, excluded),
         archive.account(chosen),
         Account("results", results.total, dict(results.fates)),
-        notes,
+        notes.account,
         _undated(spec, patients),
         _unparsable(reader.unparsable, results),
         dict(clocks),
@@ -155,12 +161,22 @@ def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
 
 
 def declarations(spec: CohortSpec) -> dict[str, Declaration]:
-    """Return what each block offers to a model: fields and results of role `input`, and every image."""
+    """Return what each block offers to a model.
+
+    Fields of role ``input`` as ``records``; results of role ``input`` by their summaries as ``biomarkers``
+    and, of those declared ``series: true``, one by one as ``series``; the notes declared as ``input``; every
+    image.
+    """
     offered: dict[str, Declaration] = {}
     if spec.records and inputs(spec.records.fields):
         offered["records"] = inputs(spec.records.fields)
-    if spec.biomarkers and inputs(spec.biomarkers.results):
-        offered["biomarkers"] = inputs(spec.biomarkers.results)
+    results = inputs(spec.biomarkers.results) if spec.biomarkers else {}
+    if any(result.summaries for result in results.values()):
+        offered["biomarkers"] = {name: result for name, result in results.items() if result.summaries}
+    if any(result.series for result in results.values()):
+        offered["series"] = {name: result for name, result in results.items() if result.series}
+    if spec.notes and spec.notes.input:
+        offered["notes"] = spec.notes.input
     return offered | spec.images
 
 
@@ -221,8 +237,8 @@ def _field_excludes(exclusion: Exclusion, value: Value) -> bool:
     return below or (exclusion.above is not None and value.value > exclusion.above)
 
 
-def _long_tables(opened: Opened, kept: Mapping[str, Moment]) -> tuple[Results, Account]:
-    """Window the results and count the notes of the kept subjects, numbered in their order."""
+def _long_tables(opened: Opened, kept: Mapping[str, Moment]) -> tuple[Results, Written]:
+    """Window the results and the notes of the kept subjects, numbered in their order."""
     spec, moments = opened.spec, list(kept.values())
     columns = {
         "subject": ("INTEGER", range(len(kept))),
@@ -233,7 +249,7 @@ def _long_tables(opened: Opened, kept: Mapping[str, Moment]) -> tuple[Results, A
     }
     opened.engine.put("kept", columns)
     same_day, restricted = spec.same_day.results == "known", opened.restricted
-    results, notes = Results({}, {}, 0, 0), Account("notes", 0, {})
+    results, notes = Results({}, {}, 0, 0), Written(Account("notes", 0, {}), {})
     if spec.biomarkers:
         results = look_back(
             opened.engine,
@@ -246,28 +262,28 @@ def _long_tables(opened: Opened, kept: Mapping[str, Moment]) -> tuple[Results, A
     if spec.notes:
         table = opened.tables[spec.notes.table]
         id_column = spec.notes.columns.id or spec.subjects.id
-        notes = account_notes(
+        notes = read_notes(
             opened.engine, spec.notes, table, id_column, same_day=same_day, restricted=restricted
         )
     return results, notes
 
 
-def _sources(
-    spec: CohortSpec,
-    archive: Archive,
-    row: Mapping[str, Value],
-    results: Mapping[str, Value] | None,
-    choices: Choices,
-    key: bytes,
+def _tables(
+    spec: CohortSpec, row: Mapping[str, Value], results: Results, notes: Written, place: int
 ) -> dict[str, Source]:
+    """What the tables say of the subject at a position among the kept ones."""
     sources: dict[str, Source] = {}
     offered = declarations(spec)
     if "records" in offered:
         sources["records"] = {name: row[name] for name in inputs(spec.records.fields if spec.records else {})}
     if "biomarkers" in offered:
         names = keys(inputs(spec.biomarkers.results if spec.biomarkers else {}))
-        sources["biomarkers"] = results if results is not None else dict.fromkeys(names, MISSING)
-    return sources | {block: archive.source(block, choices[block], key) for block in spec.images}
+        sources["biomarkers"] = results.rows.get(place) or dict.fromkeys(names, MISSING)
+    if "series" in offered:
+        sources["series"] = results.courses.get(place) or Absence("no_results")
+    if "notes" in offered:
+        sources["notes"] = notes.texts.get(place) or Absence("no_notes")
+    return sources
 
 
 def _subjects(everybody: set[str], kept: Sequence[str], excluded: Mapping[str, str]) -> Account:
@@ -292,6 +308,12 @@ def _undated(spec: CohortSpec, patients: Sequence[Patient]) -> dict[str, int]:
 def _unparsable(fields: Mapping[str, Mapping[str, int]], results: Results) -> dict[str, Mapping[str, int]]:
     found = {f"records.{name}": dict(counts) for name, counts in sorted(fields.items())}
     return found | {f"biomarkers.{name}": counts for name, counts in sorted(results.unparsable.items())}
+
+
+def _sequence(source: TimedSeries | NotesSource) -> tuple[object, ...]:
+    if isinstance(source, NotesSource):
+        return (source.texts, source.offset_days)
+    return (source.names, source.offset_days, source.code, source.value, source.comparator)
 
 
 def _plain(value: Value) -> tuple[object, ...]:

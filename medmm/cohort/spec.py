@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from medmm.cohort.declare import did_you_mean, read_yaml, refuse_questions, validated
-from medmm.columns import AssumeKnown, Declared, FieldSpec, ImageSpec, ResultSpec, Words
+from medmm.columns import AssumeKnown, Declared, FieldSpec, ImageSpec, NotesSpec, ResultSpec, Words
 from medmm.errors import ConfigError
 
-BLOCKS = ("records", "biomarkers", "notes")
+BLOCKS = ("records", "biomarkers", "series", "notes")
 """Names of the blocks that are not images."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
@@ -154,20 +154,28 @@ class Biomarkers(Declared):
 
 
 class NoteColumns(Declared):
-    """Which column of a table of notes holds what."""
+    """Which column of a table of notes holds what; ``time`` holds datetimes, ``day`` day offsets."""
 
     id: str | None = None
     text: str
     time: str | None = None
     day: str | None = None
+    available_at: str | None = None
+
+    @model_validator(mode="after")
+    def _one_clock(self) -> NoteColumns:
+        if self.time and self.day:
+            raise ValueError("a note has its `time` or its `day`, not both")
+        return self
 
 
 class Notes(Declared):
-    """A table of clinical notes; accounted for in the flow."""
+    """A table of clinical notes; accounted for in the flow, and read by a model where ``input`` says so."""
 
     table: str
     columns: NoteColumns
     undated: Undated = "refuse"
+    input: NotesSpec | None = None
 
 
 class Crosswalk(Declared):

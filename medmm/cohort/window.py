@@ -18,6 +18,7 @@ from medmm.cohort.spec import Biomarkers
 from medmm.cohort.values import read_number
 from medmm.columns import MISSING, AssumeKnown, ResultSpec, Status, Summary, Value
 from medmm.errors import ConfigError, DataError
+from medmm.sample import TimedSeries
 from medmm.sources.duck import Engine, literal, quoted
 from medmm.sources.tables import Table
 from medmm.units import factor
@@ -48,6 +49,8 @@ class Results:
         total: rows of the table.
         undated: values used on a person's word that they were known in time.
         unparsable: per result, cells that could not be read and how often each stands there.
+        courses: per position of a subject, the results declared with ``series: true``, one by one; a subject
+            without any has no entry.
     """
 
     rows: Mapping[int, Mapping[str, Value]]
@@ -55,6 +58,7 @@ class Results:
     total: int
     undated: int
     unparsable: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    courses: Mapping[int, TimedSeries] = field(default_factory=dict)
 
 
 def keys(results: Mapping[str, ResultSpec]) -> tuple[str, ...]:
@@ -105,7 +109,7 @@ def look_back(
     if not restricted:
         _check_share(engine, spec, inputs, unparsable)
     met = {fate: count for fate, count in counts.items() if count or fate == "used"}
-    return Results(rows, met, total, undated, unparsable)
+    return Results(rows, met, total, undated, unparsable, _courses(engine, list(inputs.items())))
 
 
 def _text(column: str | None) -> str:
@@ -275,6 +279,10 @@ _EXTREME = (
     "{{'v': pick.v, 'k': {0}coalesce(offset_days, -1e300), 'c': pick.c, 't': pick.t, 'o': offset_days}}"
 )
 _ALL = "{'all': list(pick.v ORDER BY pick.v), 'o': max(offset_days)}"
+_PAIRS = (
+    "{'all': list({'x': offset_days, 'y': pick.v} ORDER BY offset_days)"
+    " FILTER (offset_days IS NOT NULL), 'o': max(offset_days)}"
+)
 _SQL_SUMMARY: Mapping[Summary, str] = {
     "last": "arg_max(pick, coalesce(offset_days, -1e300))",
     "first": "arg_min(pick, coalesce(offset_days, 1e300))",
@@ -282,7 +290,11 @@ _SQL_SUMMARY: Mapping[Summary, str] = {
     "max": f"max({_EXTREME.format('')})",
     "mean": _ALL,
     "count": _ALL,
+    "slope": _PAIRS,
+    "time_since_last": "{'o': max(offset_days)}",
 }
+_OF_ALL = {"mean", "count", "slope"}
+"""Summaries that every result of the window enters."""
 
 
 def _values(
@@ -310,7 +322,7 @@ def _values(
             f"SELECT subject, count(*), {listed} FROM picked WHERE result = {place} GROUP BY subject"
         )
         names = [(summary, key_of(name, result, summary)) for summary in result.summaries]
-        whole = bool({"mean", "count"} & set(result.summaries))
+        whole = result.series or bool(_OF_ALL & set(result.summaries))
         for subject, count, *summaries in found:
             row = rows.setdefault(subject, {})
             for (summary, key), summarised in zip(names, summaries, strict=True):
@@ -330,7 +342,46 @@ def _value(summary: Summary, found: Mapping[str, Any]) -> Value:
         return Value(math.fsum(found["all"]) / len(found["all"]), offset_days=offset, undated=undated)
     if summary == "count":
         return Value(float(len(found["all"])), offset_days=offset, undated=undated)
+    if summary == "slope":
+        slope = _slope(found["all"] or ())
+        return Value(slope, Status.MISSING if slope is None else Status.KNOWN, offset_days=offset)
+    if summary == "time_since_last":
+        return Value(None, Status.UNDATED) if offset is None else Value(0.0 - offset, offset_days=offset)
     return Value(found["v"], Status.KNOWN, found["t"], found["c"], offset, undated)
+
+
+def _slope(points: Sequence[Mapping[str, float]]) -> float | None:
+    """Least-squares slope in units per day, summed exactly; None below two times, which have none."""
+    if len(points) < 2:
+        return None
+    days, values = [point["x"] for point in points], [point["y"] for point in points]
+    day, value = math.fsum(days) / len(days), math.fsum(values) / len(values)
+    spread = math.fsum((x - day) ** 2 for x in days)
+    return math.fsum((x - day) * (y - value) for x, y in zip(days, values, strict=True)) / spread
+
+
+def _courses(engine: Engine, inputs: Sequence[tuple[str, ResultSpec]]) -> dict[int, TimedSeries]:
+    """Return the dated results of ``picked`` that are declared ``series: true``, by subject, in time."""
+    places = [place for place, (_, result) in enumerate(inputs) if result.series]
+    if not places:
+        return {}
+    names = tuple(inputs[place][0] for place in places)
+    code = {place: code for code, place in enumerate(places)}
+    found = engine.rows(
+        "SELECT subject, list({'o': offset_days, 'r': result, 'v': pick.v, 'c': pick.c}"
+        " ORDER BY offset_days, result) FROM picked WHERE offset_days IS NOT NULL"
+        f" AND result IN ({', '.join(map(str, places))}) GROUP BY subject"
+    )
+    return {
+        subject: TimedSeries(
+            names,
+            tuple(point["o"] for point in points),
+            tuple(code[point["r"]] for point in points),
+            tuple(point["v"] for point in points),
+            tuple(point["c"] for point in points),
+        )
+        for subject, points in found
+    }
 
 
 def _explain_absences(

@@ -31,7 +31,7 @@ from medmm.report.cohort import (
     SwarmField,
 )
 from medmm.report.facts import FlowStep, Predictor
-from medmm.sample import Absence, Patient, SeriesSource
+from medmm.sample import Absence, Patient
 from medmm.scorer import Observed
 
 Progress = Callable[[str, int, int], None]
@@ -195,7 +195,7 @@ def _missingness(explainer: Explainer, judged: Judged) -> tuple[Missingness, ...
     found = []
     for name, modality in explainer.bundle.modalities.items():
         rows = [patient.sources.get(name, Absence("not_in_cohort")) for patient in judged.patients]
-        tables = [row for row in rows if not isinstance(row, Absence | SeriesSource)]
+        tables = [row for row in rows if isinstance(row, Mapping)]
         if tables:
             for key in tables[0]:
                 missing = sum(row[key].value is None for row in tables) + len(rows) - len(tables)
@@ -291,7 +291,7 @@ def _swarm(explainer: Explainer, explained: Sequence[tuple[Observed, Explained]]
 def _number(seen: Observed, name: str, field: str) -> float:
     """Return the field's value as a number, NaN where it is missing or has no order."""
     row = seen.patient.sources[name]
-    assert not isinstance(row, Absence | SeriesSource)
+    assert isinstance(row, Mapping)
     values = [value.value for key, value in row.items() if key.split(":", 1)[0] == field]
     return float(values[0]) if isinstance(values[0], float | int) else float("nan")
 

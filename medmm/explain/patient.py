@@ -174,7 +174,7 @@ def _block(name: str, modality: Modality, observed: Observed) -> InputBlock:
             else (_series(label, source, observed, name),)
         )
         return InputBlock(name=name, label=label, absent=said, series=series)
-    if isinstance(source, Absence | SeriesSource):
+    if not isinstance(source, Mapping):
         return InputBlock(name=name, label=name.capitalize(), absent=said)
     known = {key: value for key, value in source.items() if value.status is Status.KNOWN}
     missing = [key for key, value in source.items() if value.status is Status.MISSING]
@@ -258,7 +258,7 @@ def _fields(explainer: Explainer, explained: Explained, observed: Observed) -> t
     drawn = []
     for name, attribution in explained.fields.items():
         row = observed.patient.sources[name]
-        assert not isinstance(row, Absence | SeriesSource)
+        assert isinstance(row, Mapping)
         modality = explainer.bundle.modalities[name]
         players = {player.name: _player(player.name, modality, row) for player in modality.players()}
         players |= {

@@ -21,7 +21,7 @@ from medmm.arrays import Array, Bools, Float32, Ints
 from medmm.columns import ImageSpec
 from medmm.errors import DicomRefusal
 from medmm.modality import Modality, present
-from medmm.sample import Absence, Source
+from medmm.sample import Absence, SeriesSource, Source
 
 Progress = Callable[[int, int], None]
 
@@ -167,7 +167,7 @@ def _key(modality: Modality, sources: Sequence[Source]) -> str:
     if isinstance(modality.declaration, ImageSpec):
         digest.update(modality.declaration.model_dump_json().encode())
     for source in sources:
-        if isinstance(source, Absence | Mapping):
+        if not isinstance(source, SeriesSource):
             digest.update(b"-")
             continue
         digest.update(source.pseudonym.encode())

@@ -20,7 +20,7 @@ from medmm.columns import Declared, Value
 from medmm.errors import BundleError, ConfigError, DataError, FittingError
 from medmm.modalities.fields import CODECS, Codec, Column
 from medmm.modality import Declaration, Modality
-from medmm.sample import Absence, Player, SeriesSource, Source, TableRow
+from medmm.sample import Player, Source, TableRow
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,6 +45,7 @@ class Table(Modality):
     """Fields of one table, one value each; see the module."""
 
     Settings = TableSettings
+    tabular = True
     settings: TableSettings
 
     def __init__(self, name: str, settings: Declared, declaration: Declaration) -> None:
@@ -72,7 +73,7 @@ class Table(Modality):
         Raises:
             DataError: if the source is no row.
         """
-        if isinstance(source, Absence | SeriesSource):
+        if not isinstance(source, Mapping):
             raise DataError(f"modality {self.name!r} reads a table row, not {type(source).__name__}")
         return source
 
