@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 Declaration = Mapping[str, FieldSpec] | Mapping[str, ResultSpec] | ImageSpec | NotesSpec
 """What the cohort declares of a block: its fields, its result codes, its images, or its notes."""
 
+Form: TypeAlias = Literal["vector", "tokens", "map"]
+"""What an encoder can give a fusion: one vector, one token per field, or a feature map of an image."""
+
 
 class Modality(ABC):
     """One kind of input: read, prepared, encoded and named.
@@ -40,6 +43,8 @@ class Modality(ABC):
     Attributes:
         kind: the word by which a recipe asks for it; equals the entry point's name.
         Settings: the pydantic model that validates its block of a recipe.
+        gives: what its encoder can give a fusion besides one vector: ``tokens``, one per player of its row;
+            ``map``, where the encoder is a :class:`medmm.encoders.image.ImageEncoder`.
         transform_version: raised whenever ``transform`` would give other numbers; part of the cache's key.
         name: the block's name in cohort and recipe ("zones", "records").
         settings: the validated block of the recipe.
@@ -55,6 +60,7 @@ class Modality(ABC):
     kind: ClassVar[str]
     Settings: ClassVar[type[Declared]]
     transform_version: ClassVar[int] = 1
+    gives: ClassVar[tuple[Form, ...]] = ("vector",)
 
     def __init__(self, name: str, settings: Declared, declaration: Declaration) -> None:
         self.name = name

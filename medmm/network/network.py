@@ -1,4 +1,4 @@
-"""The network: encode every present modality, fuse, one logit.
+"""The network: encode every present modality, fuse, one logit or several.
 
 ``encode`` and ``fuse`` are separate on purpose: an explanation encodes a patient once and then asks
 the fusion about thousands of coalitions, and scoring runs the same two halves in ONNX Runtime.
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from medmm.errors import ConfigError
 from medmm.modality import Modality, Stacked
-from medmm.network.fusion import Fusion, Mean, fusion
-from medmm.network.heads import BinaryHead, Unimodal
+from medmm.network.forms import encoder_for, width
+from medmm.network.fusion import LATE, Fusion, Given, Mean, fusion, fusion_class
+from medmm.network.heads import Head, Unimodal
 
 
 class Network(nn.Module):
@@ -34,7 +35,7 @@ class Network(nn.Module):
         self.names = tuple(encoders)
         self.encoders = nn.ModuleDict(dict(encoders))
         self.fusion = joined
-        self.widths = {name: _width(module) for name, module in encoders.items()}
+        self.widths = {name: width(module) for name, module in encoders.items()}
         if tuple(self.widths.values()) != joined.widths:
             raise ConfigError(f"the fusion joins widths {joined.widths}, the encoders give {self.widths}")
 
@@ -62,11 +63,15 @@ class Network(nn.Module):
                 modality that nobody in the batch has may be left out.
             present: ``[batch, modality]``, 1 where the patient has the modality, else 0.
         """
+        return self.fuse(self.embed(inputs, present), present)
+
+    def embed(self, inputs: Mapping[str, Tensor], present: Tensor) -> dict[str, Tensor]:
+        """Return the embeddings ``[batch, width]`` of every modality, zeros where absent; see above."""
         embeddings = {}
         for k, name in enumerate(self.names):
             rows = present[:, k].bool().nonzero().squeeze(1)
             embeddings[name] = self._rows(name, inputs.get(name), rows, len(present))
-        return self.fuse(embeddings, present)
+        return embeddings
 
     def _rows(self, name: str, x: Tensor | None, rows: Tensor, batch: int) -> Tensor:
         """Encode the given rows; the others are zeros until the fusion replaces them."""
@@ -97,7 +102,7 @@ class Together(nn.Module):
             raise ConfigError(f"{len(members)} encoders cannot share an input of {len(splits)} parts")
         self.members = nn.ModuleList(members)
         self.splits = tuple(splits)
-        self.out_features = sum(_width(member) for member in members)
+        self.out_features = sum(width(member) for member in members)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[batch, sum of members' widths]``."""
@@ -142,7 +147,7 @@ def build(
     Args:
         modalities: fitted modality blocks by name; :class:`medmm.modality.Stacked` ones for an ensemble
             whose members were fitted apart.
-        kind: the fusion ("concat", "late_stack").
+        kind: the fusion, a key of :data:`medmm.network.fusion.FUSIONS`.
         options: what the fusion's constructor takes besides the widths.
         members: number of ensemble members; 0 for a single network.
 
@@ -153,15 +158,26 @@ def build(
         folds = [{n: _member(m, i) for n, m in modalities.items()} for i in range(members)]
         networks = [build(fold, kind, options) for fold in folds]
         return Ensemble.of(networks, {name: modality.splits for name, modality in modalities.items()})
-    encoders: dict[str, nn.Module] = {name: modality.encoder() for name, modality in modalities.items()}
-    if kind == "late_stack":
-        encoders = {name: unimodal(encoder) for name, encoder in encoders.items()}
-    return Network(encoders, fusion(kind, [_width(e) for e in encoders.values()], **(options or {})))
+    takes = fusion_class(kind).takes
+    parts = {name: encoder_for(modality, takes) for name, modality in modalities.items()}
+    encoders = {name: encoder for name, (encoder, _) in parts.items()}
+    given: list[int | Given] = [found for _, found in parts.values()]
+    chosen = dict(options or {})
+    if kind in LATE:
+        outputs = chosen.get("outputs", 1)
+        encoders = {name: unimodal(encoder, outputs) for name, encoder in encoders.items()}
+        given = [outputs] * len(encoders)
+    return Network(encoders, fusion(kind, given, **chosen))
 
 
-def unimodal(encoder: nn.Module) -> Unimodal:
+def unimodal(encoder: nn.Module, outputs: int = 1) -> Unimodal:
     """Return an encoder with a fresh linear head: the modality alone."""
-    return Unimodal(encoder, BinaryHead(_width(encoder)))
+    return Unimodal(encoder, Head(width(encoder), outputs=outputs))
+
+
+def bare(encoder: nn.Module) -> nn.Module:
+    """Return a modality's own encoder: what :func:`unimodal` wrapped, or the encoder itself."""
+    return encoder.encoder if isinstance(encoder, Unimodal) else encoder
 
 
 def drop_modalities(present: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -186,10 +202,3 @@ def drop_modalities(present: Tensor, share: float, generator: torch.Generator) -
 
 def _member(modality: Modality, index: int) -> Modality:
     return modality.members[index] if isinstance(modality, Stacked) else modality
-
-
-def _width(module: nn.Module) -> int:
-    width = getattr(module, "out_features", None)
-    if not isinstance(width, int):
-        raise ConfigError(f"{type(module).__name__} has no integer out_features")
-    return width

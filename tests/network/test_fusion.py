@@ -24,7 +24,7 @@ def drawn(
 def concat(seed: int = 0) -> Concat:
     torch.manual_seed(seed)
     joined = Concat(WIDTHS, hidden=(5,), dropout=0.0).eval()
-    for absent in joined.absent:
+    for absent in joined.absent.embeddings:
         torch.nn.init.normal_(absent)
     return joined
 
@@ -49,7 +49,7 @@ def test_concat_is_what_its_definition_says() -> None:
     embeddings, present = drawn(3)
     parts = []
     for k, e in enumerate(embeddings):
-        parts.append(torch.stack([e[i] if present[i, k] else joined.absent[k] for i in range(len(e))]))
+        parts.append(torch.stack([e[i] if present[i, k] else joined.absent.embeddings[k] for i in range(len(e))]))
     expected = joined.head(torch.cat([*parts, present], dim=1))
     torch.testing.assert_close(joined(embeddings, present), expected)
 
@@ -58,7 +58,7 @@ def test_the_learned_absent_embedding_is_learned() -> None:
     joined = concat()
     embeddings, present = drawn(3)
     joined(embeddings, present).sum().backward()
-    assert all(absent.grad is not None and absent.grad.abs().sum() > 0 for absent in joined.absent)
+    assert all(absent.grad is not None and absent.grad.abs().sum() > 0 for absent in joined.absent.embeddings)
 
 
 @given(seeds)
@@ -96,7 +96,7 @@ def test_the_mean_is_the_mean_of_its_members(seed: int) -> None:
 def test_an_unknown_fusion_is_named_with_its_neighbour() -> None:
     with pytest.raises(ConfigError, match="did you mean 'concat'"):
         fusion("concta", [1])
-    with pytest.raises(ConfigError, match="there are: concat, late_stack"):
+    with pytest.raises(ConfigError, match="there are: concat, daft"):
         fusion("xyz", [1])
     with pytest.raises(ConfigError, match="cannot be made with"):
         fusion("concat", [1], wings=2)
