@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from medmm.cohort.declare import read_yaml, refuse_questions, validated
 from medmm.cohort.spec import CohortSpec
@@ -113,6 +113,7 @@ class Recipe(Declared):
     comparison: Comparison = Comparison()
     threshold: Threshold | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+    _folder: Path = PrivateAttr(default=Path())
 
     @field_validator("modalities")
     @classmethod
@@ -139,6 +140,7 @@ class Recipe(Declared):
             cls = modality_class(block["kind"])
             where = f"recipe {self.name}, modalities.{name}"
             built[name] = cls(name, validated(cls.Settings, settings, where=where), declarations[name])
+            built[name].folder = self._folder
         return built
 
 
@@ -154,7 +156,9 @@ def load_recipe(path: Path) -> Recipe:
     file = path / "recipe.yaml" if path.is_dir() else path
     values, text = read_yaml(file)
     refuse_questions(file, text)
-    return validated(Recipe, values, where=str(file))
+    recipe = validated(Recipe, values, where=str(file))
+    recipe._folder = file.parent
+    return recipe
 
 
 def cohort_folder(recipe: Recipe, path: Path) -> Path:

@@ -24,7 +24,7 @@ from medmm.fitting.partition import deal, set_aside
 from medmm.fitting.stacking import fit_stack
 from medmm.modality import Modality
 from medmm.network.fusion import Stack
-from medmm.network.network import Network, build, unimodal
+from medmm.network.network import Network, bare, build, unimodal
 from medmm.recipe import Concat, LateStack, Recipe
 
 
@@ -204,6 +204,8 @@ class _Split:
     ) -> None:
         labels, settings = self.problem.labels, self.problem.recipe.fitting
         _both_classes(labels[rows], job)
+        for name in inputs.names:
+            self.modalities[name].warm_start(bare(network.encoders[name]))
         seed = self.problem.seed(job)
         keys = [self.problem.keys[row] for row in rows]
         held = set_aside(labels[rows], keys, share=settings.select_share, seed=seed)

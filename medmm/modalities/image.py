@@ -41,23 +41,46 @@ Count = Annotated[int, Field(ge=1)]
 Millimetres = Annotated[float, Field(gt=0)]
 
 
+class Pretrained(Declared):
+    """Weights to begin with.
+
+    Attributes:
+        file: safetensors, relative to the recipe; see :mod:`medmm.encoders.pretrained`.
+        strict: whether every tensor of the encoder must be in the file, and no others.
+    """
+
+    file: str
+    strict: bool = True
+
+
 class ImageEncoderSettings(Declared):
     """The image encoder of a recipe.
 
     Attributes:
         kind: "cnn", a strided convolution per entry of ``channels``; or a MONAI network by name.
         channels: of the "cnn" only.
+        patch: of the "vit" only, voxels per patch and axis; with ``width``, ``depth`` and ``heads``.
         dropout: of the pooled embedding.
+        pretrained: weights to begin with; None begins at random.
     """
 
-    kind: Literal["cnn", "densenet121", "resnet10", "resnet18"] = "cnn"
+    kind: Literal[
+        "cnn", "densenet121", "resnet10", "resnet18", "resnet50", "efficientnet-b0", "vit", "swin"
+    ] = "cnn"
     channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (16, 32, 64)
+    patch: Count = 16
+    width: Count = 192
+    depth: Count = 12
+    heads: Count = 3
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    pretrained: Pretrained | None = None
 
     @property
     def reduction(self) -> int:
         """By how much the encoder shrinks each axis before pooling."""
-        return 2 ** len(self.channels) if self.kind == "cnn" else 32
+        if self.kind == "vit":
+            return self.patch
+        return 1 << len(self.channels) if self.kind == "cnn" else 32
 
 
 class Augmentation(Declared):
@@ -66,10 +89,25 @@ class Augmentation(Declared):
     Attributes:
         flip: axes mirrored with probability one half: "x" (left-right), "y", "z"; "row", "column" in 2-D.
         shift_voxels: largest shift along each axis, in voxels of the transformed image.
+        rotate_degrees: largest rotation, about each axis of a volume.
+        zoom: largest change of size, as a share.
+        noise: standard deviation of added Gaussian noise, in units of the transformed intensities.
+        contrast: largest change of the intensities' scale about the image's mean, as a share.
+        blur_voxels: largest standard deviation of a Gaussian blur.
     """
 
     flip: tuple[Literal["x", "y", "z", "row", "column"], ...] = ()
     shift_voxels: Annotated[int, Field(ge=0)] = 0
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    blur_voxels: Annotated[float, Field(ge=0, le=8)] = 0.0
+
+    @property
+    def changes_intensities(self) -> bool:
+        """Whether anything is done that has no meaning for labels."""
+        return bool(self.noise or self.contrast or self.blur_voxels)
 
 
 class ImageSettings(Declared):
@@ -119,6 +157,7 @@ class Image(Modality):
 
     kind = "image"
     Settings = ImageSettings
+    pictured = True
     settings: ImageSettings
     declaration: ImageSpec
 
@@ -128,12 +167,26 @@ class Image(Modality):
             raise ConfigError(f"modality {name!r} is of kind 'image' but the cohort declares no image for it")
         if declaration.kind == "label_map" and self.settings.window:
             raise ConfigError(f"modality {name!r} is a label map: its labels have no `window`; leave it out")
+        if declaration.kind == "label_map" and self.settings.augment.changes_intensities:
+            raise ConfigError(
+                f"modality {name!r} is a label map: `noise`, `contrast` and `blur_voxels` change intensities,"
+                " which labels have not; flip, shift, rotate or zoom"
+            )
         reduction = self.settings.encoder.reduction
         if min(self.settings.shape) < reduction:
             raise ConfigError(
                 f"modality {name!r}: encoder {self.settings.encoder.kind!r} shrinks each axis {reduction}"
                 f" times, which shape {self.settings.shape} does not allow; take a larger shape or fewer"
                 " channels"
+            )
+        encoder = self.settings.encoder
+        if encoder.kind == "vit" and (
+            any(size % encoder.patch for size in self.settings.shape) or encoder.width % encoder.heads
+        ):
+            raise ConfigError(
+                f"modality {name!r}: a vit needs a shape that `patch` {encoder.patch} divides, and a `width`"
+                f" that `heads` {encoder.heads} divides; this is shape {self.settings.shape}, width"
+                f" {encoder.width}"
             )
 
     def load(self, source: Source) -> Volume:
@@ -264,16 +317,21 @@ class Image(Modality):
         return ()
 
     def augment(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Return the batch with each image flipped and shifted at random, as the recipe says."""
-        from medmm.encoders.augment import flipped, shifted
+        """Return the batch with each image varied at random, as the recipe says."""
+        from medmm.encoders.augment import flipped, intensified, shifted, turned
 
-        axes = [self.settings.axes.index(name) + 2 for name in self.settings.augment.flip]
-        moved = shifted(batch, self.settings.augment.shift_voxels, generator)
-        return flipped(moved, axes, generator)
+        wanted = self.settings.augment
+        axes = [self.settings.axes.index(name) + 2 for name in wanted.flip]
+        moved = shifted(batch, wanted.shift_voxels, generator)
+        moved = turned(flipped(moved, axes, generator), wanted.rotate_degrees, wanted.zoom, generator)
+        return intensified(
+            moved, generator, contrast=wanted.contrast, blur_voxels=wanted.blur_voxels, noise=wanted.noise
+        )
 
     def encoder(self) -> nn.Module:
         """Return a fresh image encoder; see :mod:`medmm.encoders.image`."""
         from medmm.encoders.image import image_encoder
+        from medmm.encoders.vision_transformer import Patches
 
         block = self.settings.encoder
         return image_encoder(
@@ -282,7 +340,26 @@ class Image(Modality):
             in_channels=self.shape[0],
             channels=block.channels,
             dropout=block.dropout,
+            patches=Patches(self.settings.shape, block.patch, block.width, block.depth, block.heads),
         )
+
+    def warm_start(self, encoder: nn.Module) -> None:
+        """Read the weights to begin with, where the recipe names a file.
+
+        Raises:
+            ConfigError: if the file is not of this encoder.
+        """
+        wanted = self.settings.encoder.pretrained
+        if wanted:
+            from medmm.encoders.image import ImageEncoder
+            from medmm.encoders.pretrained import load_pretrained
+
+            if not isinstance(encoder, ImageEncoder):
+                raise ConfigError(
+                    f"modality {self.name!r}: a fusion that turns feature maps cuts the encoder in two, which"
+                    " `pretrained` cannot fill; take a fusion of vectors"
+                )
+            load_pretrained(encoder, self.folder / wanted.file, strict=wanted.strict)
 
     def state(self) -> dict[str, Any]:
         """Return nothing: nothing is fitted."""
