@@ -4,6 +4,7 @@ runs/<run>/bundle/                 may travel: no patient is in it
 runs/<run>/local/                  mode 0700, never tracked:
     population.safetensors         the full reference population of the explanations
     training.json                  pseudonyms that were trained on, with their out-of-fold logits
+    certificates.parquet           volume certificates of every series that was opened
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from medmm.fitting.inputs import Inputs, prepare_table
 from medmm.fitting.judgement import Judgement
 from medmm.network.export import export
 from medmm.network.weights import save_weights
+from medmm.outputs.certificates import write_certificates
 from medmm.report.cards import model_card
 from medmm.runtime import Runtime
 
@@ -177,6 +179,8 @@ def _keep_local(
         "logits": {model: _listed(logits) for model, logits in out_of_fold.logits.items()},
     }
     (folder / "training.json").write_text(json.dumps(record))
+    rows = [row for prepared in problem.images.values() for row in prepared.certificates]
+    write_certificates(rows, folder / "certificates.parquet")
     for file in folder.iterdir():
         file.chmod(0o600)
 

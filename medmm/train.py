@@ -19,6 +19,7 @@ from medmm.cohort.link import Cohort
 from medmm.cohort.spec import CohortSpec, load_spec
 from medmm.cohort.split import Splits, assign, divide
 from medmm.columns import ImageSpec
+from medmm.dicom import certificate_summary
 from medmm.errors import ConfigError, OutputError
 from medmm.evaluation.subgroups import Subgroup
 from medmm.fitting.assemble import assemble, outer_folds, training_patients
@@ -132,6 +133,7 @@ def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress
         page = run / "training.html"
         write_page(render_training(_page(planned, out_of_fold, judgement, sha256)), page)
         _track(tracked, planned, out_of_fold, judgement)
+        _track_images(tracked, problem)
         tracked.text("training.html", page.read_text())
         if register:
             tracked.register(run / "bundle", recipe.name, alias="candidate")
@@ -326,6 +328,14 @@ def _track(run: tracking.Run, planned: Plan, out_of_fold: OutOfFold, judgement: 
         gains = {f"fused - {name}": gain for name, gain in judgement.verdict.differences.items()}
         run.figure("verdict", plots.intervals(gains, title=judgement.verdict.word, reference=0.0))
         run.text("verdict", judgement.verdict.sentence())
+
+
+def _track_images(run: tracking.Run, problem: Problem) -> None:
+    """Log what became of the series of every image block: counts and ranges, no series and no pseudonym."""
+    for name, prepared in problem.images.items():
+        found = certificate_summary(prepared.certificates)
+        run.epochs([(0, {f"{name}.series.{status}": count for status, count in found["status"].items()})])
+        run.text(f"certificates/{name}.json", json.dumps(found, indent=1))
 
 
 def summary(trained: Trained) -> list[str]:

@@ -29,10 +29,17 @@ def dicom_index(folder: DicomFolder) -> None:
     say_next(f"medmm dicom inspect {folder}")
 
 
-@dicom_app.command("inspect", epilog="Example: medmm dicom inspect DATA/dicom --out sheet.png")
+@dicom_app.command(
+    "inspect",
+    epilog="Examples: medmm dicom inspect DATA/dicom --out sheet.png · … --certificates certificates.parquet",
+)
 def dicom_inspect(
     folder: DicomFolder,
     sheet: Annotated[Path, typer.Option("--out", help="PNG of the middle slices.")] = Path("sheet.png"),
+    certificates: Annotated[
+        Path | None,
+        typer.Option(help="Parquet of the volume certificates: geometry, reasons, SHA-256, pseudonyms."),
+    ] = None,
 ) -> None:
     """Load every series, list what each becomes, and draw its middle slices."""
     from medmm.cohort.site import site_key
@@ -48,4 +55,10 @@ def dicom_inspect(
     pictures = [entry.picture for entry in found if entry.picture]
     tiles = [Tile(picture.array[None], "intensity", picture.caption, picture.axes) for picture in pictures]
     sheet.write_bytes(contact_sheet(tiles))
+    if certificates is not None:
+        from medmm.outputs.certificates import write_certificates
+
+        rows = [entry.certificate.row(site_key()) for entry in found]
+        write_certificates(rows, certificates)
+        out.print(f"certificates {certificates}: {len(rows)} rows", markup=False)
     say_next(f"look at {sheet}")

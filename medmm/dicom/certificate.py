@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -69,6 +69,8 @@ class Certificate:
             uid = values.pop(name)
             values[name.replace("_uid", "")] = hmac.new(key, uid.encode(), hashlib.sha256).hexdigest()[:16]
         values["files_set_aside"] = dict(self.files_set_aside)
+        if self.spacing_mm is not None:
+            values["spacing_mm"] = tuple(map(float, self.spacing_mm))
         return values
 
     def measured(self, array: Array, valid: Array) -> Certificate:
@@ -96,15 +98,50 @@ def certificate_rows(certificates: Iterable[Certificate], key: bytes) -> dict[st
         certificates: of any number of series.
         key: of the pseudonyms.
     """
-    rows = [certificate.row(key) for certificate in certificates]
-    for row in rows:
+    return certificate_columns(certificate.row(key) for certificate in certificates)
+
+
+def certificate_columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return rows of :meth:`Certificate.row`, perhaps from several places, as sorted columns of a table."""
+    table = [dict(row) for row in rows]
+    for row in table:
         aside = row["files_set_aside"]
         row["files_set_aside"] = [f"{reason}: {aside[reason]}" for reason in sorted(aside)]
         for name, value in row.items():
             row[name] = list(value) if isinstance(value, tuple) else value
-    rows.sort(key=lambda row: (row["study"], row["series"], row["told_apart_by"], row["sha256"], repr(row)))
-    names = list(rows[0]) if rows else list(Certificate("", "", "").row(key))
-    return {name: [row[name] for row in rows] for name in names}
+    table.sort(key=lambda row: (row["study"], row["series"], row["told_apart_by"], row["sha256"], repr(row)))
+    names = list(table[0]) if table else list(Certificate("", "", "").row(b""))
+    return {name: [row[name] for row in table] for name in names}
+
+
+def certificate_summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what certificates say together, of no single series: it may leave the site.
+
+    Returns:
+        ``status``: how many per status and per "status.reason"; ``transfer_syntax`` and ``modality``: how
+        many of each; ``spacing_mm``: (smallest, largest) per axis, by the number of axes ("2-D", "3-D").
+    """
+    status: Counter[str] = Counter({"used": 0, "set_aside": 0, "refused": 0})
+    syntaxes: Counter[str] = Counter()
+    modalities: Counter[str] = Counter()
+    spacings: dict[str, list[tuple[float, ...]]] = defaultdict(list)
+    for row in rows:
+        status[row["status"]] += 1
+        if row["reason"]:
+            status[f"{row['status']}.{row['reason']}"] += 1
+        syntaxes.update(row["transfer_syntax"])
+        modalities.update([row["modality"]] if row["modality"] else [])
+        if row["spacing_mm"]:
+            spacings[f"{len(row['spacing_mm'])}-D"].append(tuple(row["spacing_mm"]))
+    return {
+        "status": dict(sorted(status.items())),
+        "transfer_syntax": dict(sorted(syntaxes.items())),
+        "modality": dict(sorted(modalities.items())),
+        "spacing_mm": {
+            kind: [(min(axis), max(axis)) for axis in zip(*found, strict=True)]
+            for kind, found in sorted(spacings.items())
+        },
+    }
 
 
 def certificate_counts(certificates: Iterable[Certificate]) -> dict[str, int]:

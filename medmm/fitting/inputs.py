@@ -18,7 +18,9 @@ import numpy as np
 import torch
 
 from medmm.arrays import Array, Bools, Float32, Ints
+from medmm.cohort.site import site_key
 from medmm.columns import ImageSpec
+from medmm.dicom import Certificate
 from medmm.errors import DicomRefusal
 from medmm.modality import Modality, present
 from medmm.sample import Absence, SeriesSource, Source
@@ -35,12 +37,15 @@ class Prepared:
         row_of: per patient, the row of ``array``, or -1 where the modality is absent.
         absent: per patient, the reason of absence ("" where present).
         digests: per patient, SHA-256 of the array as loaded ("" where absent, or for a table).
+        certificates: of every series that was opened, used or not: rows without a UID
+            (:meth:`medmm.dicom.Certificate.row`), with the ``block``.
     """
 
     array: Array
     row_of: Ints
     absent: tuple[str, ...]
     digests: tuple[str, ...] = ()
+    certificates: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,8 @@ def _cached(stem: Path) -> Prepared | None:
         listing = json.loads(stem.with_suffix(".json").read_text())
         array = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
         row_of = np.asarray(listing["row_of"], dtype=np.int64)
-        return Prepared(array, row_of, tuple(listing["absent"]), tuple(listing["digests"]))
+        texts = tuple(listing["absent"]), tuple(listing["digests"])
+        return Prepared(array, row_of, *texts, tuple(listing["certificates"]))
     except (OSError, ValueError, KeyError):
         return None
 
@@ -128,14 +134,17 @@ def _fill(modality: Modality, sources: Sequence[Source], stem: Path, progress: P
         rows: list[int] = []
         absent: list[str] = []
         digests: list[str] = []
+        certificates: list[Mapping[str, Any]] = []
+        key = site_key()
         shape: tuple[int, ...] = (1,)
         stored = 0
         with raw.open("wb") as stream:
             for done, source in enumerate(sources):
-                values, reason, digest = _one(modality, source)
+                values, reason, digest, found = _one(modality, source, key)
                 rows.append(-1 if values is None else stored)
                 absent.append(reason)
                 digests.append(digest)
+                certificates += found
                 if values is not None:
                     shape, stored = values.shape, stored + 1
                     stream.write(np.ascontiguousarray(values, dtype=np.float16).tobytes())
@@ -144,19 +153,29 @@ def _fill(modality: Modality, sources: Sequence[Source], stem: Path, progress: P
         flat = np.memmap(raw, np.float16, "r") if stored else np.zeros(0, np.float16)
         np.save(whole, flat.reshape(stored, *shape))
         listing = Path(folder) / "listing.json"
-        listing.write_text(json.dumps({"row_of": rows, "absent": absent, "digests": digests}))
+        told = {"row_of": rows, "absent": absent, "digests": digests, "certificates": certificates}
+        listing.write_text(json.dumps(told))
         whole.replace(stem.with_suffix(".npy"))
         listing.replace(stem.with_suffix(".json"))
 
 
-def _one(modality: Modality, source: Source) -> tuple[Float32 | None, str, str]:
+def _one(
+    modality: Modality, source: Source, key: bytes
+) -> tuple[Float32 | None, str, str, list[Mapping[str, Any]]]:
+    """Return what the network sees or why it does not, the digest of what was loaded, its certificates."""
     if isinstance(source, Absence):
-        return None, source.reason, ""
+        return None, source.reason, "", []
     try:
         loaded = modality.load(source)
-        return modality.transform(loaded), "", loaded.certificate.sha256
+        own = {"block": modality.name}
+        rows = [own | part.row(key) for part in getattr(loaded, "certificates", (loaded.certificate,))]
+        return modality.transform(loaded), "", loaded.certificate.sha256, rows
     except DicomRefusal as refusal:
-        return None, refusal.reason, ""
+        assert isinstance(source, SeriesSource)
+        files = len(source.files)
+        refused = Certificate("", "", "refused", refusal.reason, refusal.detail, files_refused=files)
+        row = {"block": modality.name} | refused.row(key) | {"study": "", "series": source.pseudonym}
+        return None, refusal.reason, "", [row]
 
 
 def _key(modality: Modality, sources: Sequence[Source]) -> str:

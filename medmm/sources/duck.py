@@ -128,18 +128,23 @@ def _unreadable(what: str, error: Exception) -> DataError:
     return DataError(f"{what}{place} cannot be read as a table ({type(error).__name__}); repair the file")
 
 
-def write_parquet(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
+def write_parquet(
+    columns: Mapping[str, Sequence[Any]], path: Path, *, types: Mapping[str, str] | None = None
+) -> None:
     """Write named columns of equal length to a Parquet file, atomically and with mode 0600.
 
     Args:
         columns: text, numbers or booleans; None is a missing cell. A column of nothing but None is text.
         path: the file to write.
+        types: SQL types of columns whose values may not show them, such as lists ("DOUBLE[]").
 
     Raises:
         OutputError: if the folder cannot be written.
     """
+    known = types or {}
+    typed = {name: (known.get(name) or _sql_type(values), values) for name, values in columns.items()}
     with Engine(threads=1) as engine:
-        engine.put("written", {name: (_sql_type(values), values) for name, values in columns.items()})
+        engine.put("written", typed)
         engine.copy("SELECT * FROM written", Path(path), "FORMAT parquet, COMPRESSION zstd")
 
 

@@ -1,0 +1,51 @@
+"""Volume certificates as a Parquet file: one row per array or refusal, pseudonyms in the place of UIDs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from medmm.dicom.certificate import certificate_columns
+from medmm.errors import OutputError
+from medmm.sources.duck import write_parquet
+
+TYPES = {
+    "study": "VARCHAR",
+    "series": "VARCHAR",
+    "status": "VARCHAR",
+    "reason": "VARCHAR",
+    "detail": "VARCHAR",
+    "files_used": "BIGINT",
+    "files_set_aside": "VARCHAR[]",
+    "files_refused": "BIGINT",
+    "shape": "BIGINT[]",
+    "spacing_mm": "DOUBLE[]",
+    "orientation": "VARCHAR",
+    "modality": "VARCHAR",
+    "rescale": "VARCHAR",
+    "units": "VARCHAR",
+    "transfer_syntax": "VARCHAR[]",
+    "told_apart_by": "VARCHAR[]",
+    "notes": "VARCHAR[]",
+    "minimum": "DOUBLE",
+    "maximum": "DOUBLE",
+    "sha256": "VARCHAR",
+}
+"""The type of each column, so that a file without a used series has the same schema as any other."""
+
+
+def write_certificates(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Write certificates atomically, mode 0600, sorted: the same series give the same rows in any order.
+
+    Args:
+        rows: of :meth:`medmm.dicom.Certificate.row`; further columns ("block") are kept as text.
+        path: the Parquet file.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    if path.suffix != ".parquet":
+        raise OutputError(f"certificates are written as Parquet; name a file that ends in .parquet: {path}")
+    columns = certificate_columns(rows)
+    write_parquet(columns, path, types={name: TYPES.get(name, "VARCHAR") for name in columns})
