@@ -19,12 +19,19 @@ class FirstHalf(nn.Module):
     Args:
         layers: ``[batch, channel, *shape] → [batch, channel, *smaller]``.
         out_features: numbers of the map.
+        whole: the encoder that was cut; it shares the layers, so weights put into it reach both halves.
     """
 
-    def __init__(self, layers: nn.Module, out_features: int) -> None:
+    def __init__(self, layers: nn.Module, out_features: int, whole: ImageEncoder) -> None:
         super().__init__()
         self.layers = layers
         self.out_features = out_features
+        self._whole = (whole,)  # in a tuple, so that its parameters are not counted twice
+
+    @property
+    def whole(self) -> ImageEncoder:
+        """The encoder that was cut."""
+        return self._whole[0]
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the map ``[batch, out_features]`` of images ``[batch, channel, *shape]``."""

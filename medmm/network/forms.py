@@ -58,5 +58,5 @@ def _first_half(encoder: ImageEncoder, shape: Sequence[int]) -> tuple[nn.Module,
     channels = last.eval()(feature_map).shape[1]
     before.train(training)
     last.train(training)
-    half = FirstHalf(before, feature_map[0].numel())
+    half = FirstHalf(before, feature_map[0].numel(), encoder)
     return half, Given("map", tuple(feature_map.shape[1:]), last, channels)

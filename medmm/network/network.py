@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medmm.encoders.halves import FirstHalf
 from medmm.errors import ConfigError
 from medmm.modality import Modality, Stacked
 from medmm.network.forms import encoder_for, width
@@ -176,7 +177,9 @@ def unimodal(encoder: nn.Module, outputs: int = 1) -> Unimodal:
 
 
 def bare(encoder: nn.Module) -> nn.Module:
-    """Return a modality's own encoder: what :func:`unimodal` wrapped, or the encoder itself."""
+    """Return a modality's own encoder: what :func:`unimodal` wrapped, what was cut in halves, or itself."""
+    if isinstance(encoder, FirstHalf):
+        return encoder.whole
     return encoder.encoder if isinstance(encoder, Unimodal) else encoder
 
 

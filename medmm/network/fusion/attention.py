@@ -35,7 +35,9 @@ class Attention(nn.Module):
             keys: ``[batch, key, width]``, which also give the values.
             known: ``[batch, key]``, 1 where a key may be attended to, else 0.
         """
-        q, k, v = (self._split(f(x)) for f, x in ((self.query, queries), (self.key, keys), (self.value, keys)))
+        q, k, v = (
+            self._split(f(x)) for f, x in ((self.query, queries), (self.key, keys), (self.value, keys))
+        )
         scores = q @ k.transpose(2, 3) / (q.shape[-1] ** 0.5)  # [batch, head, query, key]
         masked = scores + (1 - known[:, None, None, :]) * MASKED
         mixed = (torch.softmax(masked, dim=3) @ v).transpose(1, 2).flatten(2)

@@ -25,7 +25,11 @@ class Concat(Fusion):
     """
 
     def __init__(
-        self, given: Sequence[int | Given], hidden: Sequence[int] = (32,), dropout: float = 0.2, outputs: int = 1
+        self,
+        given: Sequence[int | Given],
+        hidden: Sequence[int] = (32,),
+        dropout: float = 0.2,
+        outputs: int = 1,
     ) -> None:
         super().__init__(given, outputs)
         self.absent = Absent(self.widths)

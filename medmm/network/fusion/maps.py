@@ -78,7 +78,11 @@ class Film(_Conditioned):
     """
 
     def __init__(
-        self, given: Sequence[int | Given], hidden: Sequence[int] = (32,), dropout: float = 0.2, outputs: int = 1
+        self,
+        given: Sequence[int | Given],
+        hidden: Sequence[int] = (32,),
+        dropout: float = 0.2,
+        outputs: int = 1,
     ) -> None:
         super().__init__(given, hidden, dropout, outputs)
         self.films = nn.ModuleList(

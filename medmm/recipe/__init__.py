@@ -16,35 +16,33 @@ from medmm.cohort.spec import CohortSpec
 from medmm.columns import Declared
 from medmm.errors import ConfigError
 from medmm.modality import Declaration, Modality, modality_class
+from medmm.recipe.fusion import (
+    Concat,
+    Fusion,
+    Joint,
+    LateMean,
+    LateStack,
+    check_modalities,
+)
+
+__all__ = [
+    "Comparison",
+    "Concat",
+    "Explanation",
+    "Fitting",
+    "Joint",
+    "LateMean",
+    "LateStack",
+    "Recipe",
+    "Threshold",
+    "check_outcome",
+    "cohort_folder",
+    "load_recipe",
+]
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-
-
-class Concat(Declared):
-    """Joint fusion: an MLP over the embeddings and the presence of every modality."""
-
-    kind: Literal["concat"] = "concat"
-    hidden: Count = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    modality_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-
-
-class LateStack(Declared):
-    """Decision fusion: logistic regression over calibrated out-of-fold logits of the modalities alone.
-
-    Source: Huang et al. 2020, https://doi.org/10.1038/s41598-020-78888-w (late fusion of CT and records).
-
-    Attributes:
-        inner_folds: folds within the training patients; fewer until each class of each modality has
-            ``smallest_class`` patients in every fold.
-    """
-
-    kind: Literal["late_stack"] = "late_stack"
-    inner_folds: Annotated[int, Field(ge=2)] = 5
-    smallest_class: Count = 5
-    l2: Positive = 1.0
 
 
 class Fitting(Declared):
@@ -74,6 +72,18 @@ class Comparison(Declared):
 
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
     resamples: Annotated[int, Field(ge=200)] = 2000
+
+
+class Explanation(Declared):
+    """What an explanation may cost.
+
+    Attributes:
+        evaluations: runs of the fusion per game, where the fusion holds an encoder's last block (``film``,
+            ``daft``, ``tab_cross_attn``); above it, references and orders of fields are drawn and every
+            share is printed with its standard error. The other fusions are explained exactly.
+    """
+
+    evaluations: Annotated[int, Field(ge=200)] = 2000
 
 
 class Threshold(Declared):
@@ -107,13 +117,23 @@ class Recipe(Declared):
     cohort: str
     outcome: str
     modalities: dict[str, dict[str, Any]]
-    fusion: Annotated[Concat | LateStack, Field(discriminator="kind")] = Concat()
+    fusion: Fusion = Concat()
     fitting: Fitting = Fitting()
     final_model: Literal["fold_ensemble", "refit"] = "fold_ensemble"
     comparison: Comparison = Comparison()
+    explanation: Explanation = Explanation()
     threshold: Threshold | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     _folder: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="after")
+    def _several(self) -> Recipe:
+        if len(self.modalities) < 2 and "fusion" in self.model_fields_set:
+            raise ValueError(
+                f"fusion `{self.fusion.kind}` joins several modalities, and there is only"
+                f" {', '.join(self.modalities)}; name another one, or leave `fusion` out"
+            )
+        return self
 
     @field_validator("modalities")
     @classmethod
@@ -141,6 +161,7 @@ class Recipe(Declared):
             where = f"recipe {self.name}, modalities.{name}"
             built[name] = cls(name, validated(cls.Settings, settings, where=where), declarations[name])
             built[name].folder = self._folder
+        check_modalities(self.fusion, built)
         return built
 
 
