@@ -117,8 +117,42 @@ class NotesSpec(Declared):
     label: str | None = None
 
 
+class MaskSpec(Declared):
+    """Where the mask of an image block is found: drawn on the chosen series, or another block's label map.
+
+    Attributes:
+        kind: of the mask drawn on the series; None for either.
+        structures: labels (SegmentLabel, ROIName) that are meant; empty for everything that is drawn.
+        block: a ``label_map`` block of the cohort, whose chosen series lies on the same grid.
+        labels: values of that label map that are inside; empty for every value but 0.
+        late: what becomes of a mask that was drawn after the prediction time, or does not say when.
+    """
+
+    kind: Literal["SEG", "RTSTRUCT"] | None = None
+    structures: Words = ()
+    block: str | None = None
+    labels: tuple[int, ...] = ()
+    late: Literal["refuse"] | AssumeKnown = "refuse"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> MaskSpec:
+        if self.block is not None and (self.kind or self.structures or self.late != "refuse"):
+            raise ValueError(
+                "a mask from a `block` has no `kind`, `structures` or `late`; that block has its own"
+            )
+        if self.labels and self.block is None:
+            raise ValueError("`labels` are values of a label map: name its `block`; else name `structures`")
+        return self
+
+
 class ImageSpec(Declared):
-    """One image block: which series of a patient is taken, and what its numbers mean."""
+    """One image block: which series of a patient is taken, and what its numbers mean.
+
+    Attributes:
+        choose: of the eligible series known in time, ``nearest`` or ``last`` takes the latest, ``first`` the
+            earliest, ``largest`` the one of most pixels, ``all`` every one (a bag of 2-D images).
+        mask: which mask goes with the chosen series; the recipe says what it is for.
+    """
 
     dir: str
     match: Literal["PatientID"] = "PatientID"
@@ -127,12 +161,13 @@ class ImageSpec(Declared):
     description: str | None = None
     orientation: Literal["axial", "coronal", "sagittal"] | None = None
     thickness_mm: Range | None = None
-    choose: Literal["nearest", "first", "last", "largest"] = "nearest"
+    choose: Literal["nearest", "first", "last", "largest", "all"] = "nearest"
     time: Literal["dates", "longitudinal_offset"] = "dates"
     undated: Literal["refuse"] | AssumeKnown = "refuse"
     allow_burned_in: bool = False
     kind: Literal["intensity", "label_map"] = "intensity"
     labels: tuple[int, ...] = ()
+    mask: MaskSpec | None = None
     label: str | None = None
     required: bool = False
 
@@ -140,6 +175,10 @@ class ImageSpec(Declared):
     def _consistent(self) -> ImageSpec:
         if (self.kind == "label_map") != bool(self.labels):
             raise ValueError("`labels` lists the values of a label_map, and of nothing else")
+        if self.mask and (self.kind == "label_map" or self.choose == "all"):
+            raise ValueError(
+                "a `mask` goes with one series of intensities, not with a label_map or `choose: all`"
+            )
         return self
 
 

@@ -91,6 +91,7 @@ REASONS = frozenset(
         "no_pixel_data",
         "not_dicom",
         "no_dicom",
+        "no_mask",
         "unsupported_sop",
         "unsupported_transfer_syntax",
         "unsupported_photometric",
@@ -110,4 +111,5 @@ REASONS = frozenset(
         "resource_limit",
     }
 )
-"""The reasons for which a DICOM file or series is refused; one vocabulary for every door."""
+"""The reasons for which a DICOM file or series is refused; one vocabulary for every door. `no_mask` is a
+recipe's: it wants the mask of a series on which none was drawn in time."""

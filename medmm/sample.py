@@ -16,19 +16,21 @@ TableRow: TypeAlias = Mapping[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class SeriesSource:
-    """One chosen DICOM series of one patient.
+    """One chosen DICOM series of one patient, or every one where the cohort chooses ``all``.
 
     Attributes:
         files: the files of the series, in any order.
-        offset_days: acquisition relative to the prediction time, or None when undated.
+        offset_days: (latest) acquisition relative to the prediction time, or None when undated.
         undated: whether it was used on a person's word that it was known in time.
         pseudonym: a keyed short name of the series; the only name that may be shown or logged.
+        masks: the files of the mask that goes with it, where the cohort names one and it was found in time.
     """
 
     files: tuple[Path, ...]
     offset_days: float | None = None
     undated: bool = False
     pseudonym: str = ""
+    masks: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ TRAINED_ON = "this patient was trained on: the score is optimistic"
 FIELD_CONTRACT = ("kind", "unit", "levels", "summary", "window_days", "scale")
 """What must be declared of a field as it was when the bundle was trained."""
 
-IMAGE_CONTRACT = ("kind", "labels")
+IMAGE_CONTRACT = ("kind", "labels", "mask")
 NOTES_CONTRACT = ("take", "window_days")
 
 

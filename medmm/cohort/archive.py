@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medmm.cohort.flow import Account
 from medmm.cohort.images import Look, absence, acquired, choose, earliest_or_latest, look
+from medmm.cohort.masks import MaskLook, choose_mask, look_at_masks
 from medmm.cohort.moments import Moment
 from medmm.cohort.site import pseudonym
 from medmm.cohort.spec import CohortSpec
-from medmm.columns import ImageSpec
+from medmm.columns import ImageSpec, MaskSpec
 from medmm.errors import DataError
 from medmm.sample import Absence, SeriesSource
 from medmm.sources.tables import contained
@@ -27,11 +28,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One series of one kept subject, looked at for one image block.
+    """One series, or mask, of one kept subject, looked at for one image block.
 
     Attributes:
+        block: the image block, or "<block>.mask".
         subject: the subject's pseudonym.
-        series: the series' pseudonym.
+        series: the pseudonym of the series, or of the mask.
         reason: why it was not chosen ("later", "undated", "not_eligible: modality", "another was chosen");
             empty when it was.
         offset_days: acquisition relative to the prediction time, or None when undated.
@@ -48,10 +50,22 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was looked at for one block of one subject, and what was taken."""
+    """What was looked at for one block of one subject, and what was taken.
+
+    Attributes:
+        taken: one series, none, or several where the block chooses ``all``.
+        mask_looks: masks drawn on the series that was taken.
+        masks: files of the mask that goes with it: (folder of a block, path).
+    """
 
     looks: tuple[Look, ...]
-    taken: Look | None
+    taken: tuple[Look, ...]
+    mask_looks: tuple[MaskLook, ...] = ()
+    masks: tuple[tuple[str, str], ...] = ()
+
+    def files(self, folder: str) -> set[tuple[str, str]]:
+        """Return every file that was taken, given the folder of the block."""
+        return {(folder, name) for found in self.taken for name in found.entry.files} | set(self.masks)
 
 
 @dataclass(slots=True)
@@ -121,40 +135,66 @@ class Archive:
                 self._look(subject, entry, image, prediction, block) for entry in self._of(subject, image)
             )
             choices[block] = Choice(looks, choose(looks, image))
+        for block, image in self.spec.images.items():
+            if image.mask is not None and choices[block].taken:
+                choices[block] = self._with_mask(choices, block, image.mask, prediction)
         return choices
+
+    def _with_mask(
+        self, choices: Mapping[str, Choice], block: str, mask: MaskSpec, prediction: Moment
+    ) -> Choice:
+        choice = choices[block]
+        if mask.block is not None:
+            found = choices[mask.block]
+            return replace(choice, masks=tuple(sorted(found.files(self.spec.images[mask.block].dir))))
+        folder = self.spec.images[block].dir
+        same_day = block == self.spec.prediction_time.from_image or self.spec.same_day.index_study == "known"
+        looks = look_at_masks(
+            self.indexes[folder].masks_of(choice.taken[0].entry), mask, prediction, same_day=same_day
+        )
+        taken = choose_mask(looks)
+        return replace(choice, mask_looks=looks, masks=((folder, taken.entry.path),) if taken else ())
 
     def source(self, block: str, choice: Choice, key: bytes) -> SeriesSource | Absence:
         """Return what the modality of a block is given."""
-        if choice.taken is None:
+        if not choice.taken:
             return Absence(absence(choice.looks))
         folder = contained(self.root, self.spec.images[block].dir)
-        entry, offset = choice.taken.entry, choice.taken.offset_days
-        files = tuple(folder / name for name in entry.files)
-        return SeriesSource(files, offset, offset is None, pseudonym(key, entry.series_uid))
+        offsets = [found.offset_days for found in choice.taken]
+        dated = [offset for offset in offsets if offset is not None]
+        return SeriesSource(
+            tuple(folder / name for found in choice.taken for name in found.entry.files),
+            max(dated) if dated else None,
+            len(dated) < len(offsets),
+            pseudonym(key, "\n".join(found.entry.series_uid for found in choice.taken)),
+            tuple(contained(self.root, place) / name for place, name in choice.masks),
+        )
 
     def fingerprints(self, chosen: Mapping[str, Mapping[str, Choice]]) -> dict[tuple[str, str], str]:
-        """Return, per (subject, block), a hash of the chosen series' UID and its files' sizes."""
+        """Return, per (subject, block), a hash of the chosen series' UIDs and of all file sizes, the mask's too."""
         sizes = {
             folder: {file.path: file.size for file in index.files} for folder, index in self.indexes.items()
         }
         found = {}
         for subject, choices in chosen.items():
             for block, choice in choices.items():
-                if choice.taken is not None:
-                    size = sizes[self.spec.images[block].dir]
-                    entry = choice.taken.entry
-                    text = repr((entry.series_uid, sorted(size[name] for name in entry.files)))
-                    found[subject, block] = hashlib.sha256(text.encode()).hexdigest()
+                size = sizes[self.spec.images[block].dir]
+                told = [
+                    (taken.entry.series_uid, sorted(size[name] for name in taken.entry.files))
+                    for taken in choice.taken
+                ]
+                if told:
+                    drawn = [sizes[folder][name] for folder, name in choice.masks]
+                    found[subject, block] = hashlib.sha256(repr((told, drawn)).encode()).hexdigest()
         return found
 
     def account(self, chosen: Mapping[str, Mapping[str, Choice]]) -> Account:
         """Divide the files on disk into used, not chosen, set aside and refused."""
         used = {
-            (self.spec.images[block].dir, name)
+            file
             for choices in chosen.values()
             for block, choice in choices.items()
-            if choice.taken is not None
-            for name in choice.taken.entry.files
+            for file in choice.files(self.spec.images[block].dir)
         }
         parts: Counter[str] = Counter({"used": 0, "not chosen": 0, "set aside": 0, "refused": 0})
         for folder, name, status in self._files():
@@ -203,21 +243,28 @@ class Archive:
 
 
 def candidates(chosen: Mapping[str, Mapping[str, Choice]], key: bytes) -> list[Candidate]:
-    """Return every series of the kept subjects, block by block, chosen or with the reason why not."""
+    """Return every series and mask of the kept subjects, block by block, taken or with the reason why not."""
     return [
-        Candidate(
-            block,
-            pseudonym(key, subject),
-            pseudonym(key, found.entry.series_uid),
-            found is choice.taken,
-            "" if found is choice.taken else found.reason or "another was chosen",
-            found.offset_days,
-            len(found.entry.files),
-        )
+        candidate
         for subject, choices in chosen.items()
         for block, choice in choices.items()
+        for candidate in _candidates(block, pseudonym(key, subject), choice, key)
+    ]
+
+
+def _candidates(block: str, subject: str, choice: Choice, key: bytes) -> Iterator[Candidate]:
+    looked: list[tuple[str, str, Look | MaskLook, bool, int]] = [
+        (block, found.entry.series_uid, found, found in choice.taken, len(found.entry.files))
         for found in choice.looks
     ]
+    paths = {path for _, path in choice.masks}
+    looked += [
+        (f"{block}.mask", found.entry.sop_uid, found, found.entry.path in paths, 1)
+        for found in choice.mask_looks
+    ]
+    for where, uid, found, taken, files in looked:
+        why = "" if taken else found.reason or "another was chosen"
+        yield Candidate(where, subject, pseudonym(key, uid), taken, why, found.offset_days, files)
 
 
 def _scan(path: Path, cache: Path | None, progress: Progress | None) -> Index:

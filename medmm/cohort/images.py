@@ -94,12 +94,12 @@ def look(entry: SeriesEntry, image: ImageSpec, prediction: Moment | None, *, sam
     return Look(entry, "" if known else "later", offset, clock)
 
 
-def choose(looks: Iterable[Look], image: ImageSpec) -> Look | None:
-    """Return the series that the block's rule takes, or None when none can be."""
-    eligible = [found for found in looks if not found.reason]
-    if not eligible:
-        return None
-    return min(eligible, key=lambda found: _preference(found, image))
+def choose(looks: Iterable[Look], image: ImageSpec) -> tuple[Look, ...]:
+    """Return the series that the block's rule takes: one or all of the eligible, as it says; perhaps none."""
+    eligible = sorted(
+        (found for found in looks if not found.reason), key=lambda found: _preference(found, image)
+    )
+    return tuple(eligible if image.choose == "all" else eligible[:1])
 
 
 def absence(looks: Sequence[Look]) -> str:

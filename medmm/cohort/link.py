@@ -218,7 +218,7 @@ def _excluded(
             if exclusion.field is not None:
                 applies = _field_excludes(exclusion, rows[subject].get(exclusion.field, MISSING))
             elif exclusion.image is not None:
-                applies = chosen[exclusion.image].taken is None
+                applies = not chosen[exclusion.image].taken
             else:
                 applies = opened.outcomes and subject not in labels[exclusion.outcome or ""]
             if applies:

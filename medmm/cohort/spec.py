@@ -312,6 +312,7 @@ class CohortSpec(Declared):
                 )
         by_day = time.day is not None
         for name, image in self.images.items():
+            self._check_mask(name, image)
             if (image.time == "longitudinal_offset") > by_day:
                 raise ValueError(
                     f"images.{name}: longitudinal_offset counts days; it needs prediction_time {{day: …}}"
@@ -325,6 +326,16 @@ class CohortSpec(Declared):
                 )
             if not by_day and part.columns.day:
                 raise ValueError(f"{name}.columns: the prediction time is a date; map `time`, not `day`")
+
+    def _check_mask(self, name: str, image: ImageSpec) -> None:
+        source = image.mask.block if image.mask else None
+        if source is None:
+            return
+        maps = [block for block, other in self.images.items() if other.kind == "label_map"]
+        if source not in maps:
+            raise ValueError(
+                f"images.{name}.mask: {source!r} is no label_map block" + did_you_mean(source, maps)
+            )
 
     def _check_tables(self) -> None:
         used = self.used_tables

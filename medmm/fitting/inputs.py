@@ -190,7 +190,7 @@ def _key(modality: Modality, sources: Sequence[Source]) -> str:
             digest.update(b"-")
             continue
         digest.update(source.pseudonym.encode())
-        for file in sorted(source.files):
+        for file in sorted((*source.files, *source.masks)):
             stat = file.stat()
             digest.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
