@@ -50,9 +50,10 @@ class Description(Declared):
         prevalence: share of positives among the training patients.
         threshold: calibrated risk at and above which the decision is "positive", or None.
         reference_digest: names the local file with the full reference population.
+        evaluations: runs of the fusion that a game of an explanation may cost; None where it is exact.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     medmm_version: str
     created: str
     name: str
@@ -73,6 +74,7 @@ class Description(Declared):
     calibrated_on: int
     seed: int
     reference_digest: str
+    evaluations: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from medmm.attribution.gate import GatePatient, GateReport, gate
 from medmm.attribution.reference import base_and_error, centroids, population, to_arrays
 from medmm.cohort.site import site_mark
 from medmm.cohort.spec import CohortSpec
-from medmm.fitting.candidates import Problem, fusion_options
+from medmm.fitting.candidates import Problem
 from medmm.fitting.crossval import Final, OutOfFold, final_network
 from medmm.fitting.inputs import Inputs, prepare_table
 from medmm.fitting.judgement import Judgement
@@ -149,7 +149,11 @@ def _describe(
         outcome=recipe.outcome,
         outcome_label=outcome.label or recipe.outcome,
         modalities=tuple(final.modalities),
-        fusion={"kind": recipe.fusion.kind, "options": fusion_options(recipe.fusion)},
+        # One modality alone is a base with nothing stacked upon it.
+        fusion={"kind": recipe.fusion.kind, "options": recipe.fusion.options()}
+        if len(final.modalities) > 1
+        else {"kind": "late_stack", "options": {}},
+        evaluations=recipe.explanation.evaluations if "map" in recipe.fusion.needs else None,
         final_model=recipe.final_model,
         members=final.members,
         cohort=spec.name,

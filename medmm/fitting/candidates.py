@@ -23,9 +23,10 @@ from medmm.fitting.loop import History, Job, OnEpoch, can_select, fit_network, p
 from medmm.fitting.partition import deal, set_aside
 from medmm.fitting.stacking import fit_stack
 from medmm.modality import Modality
+from medmm.network.fusion import LateMean as WeightedMean
 from medmm.network.fusion import Stack
 from medmm.network.network import Network, bare, build, unimodal
-from medmm.recipe import Concat, LateStack, Recipe
+from medmm.recipe import Joint, LateMean, LateStack, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,13 @@ def fit_split(problem: Problem, train: Ints, test: Ints, name: str) -> SplitFit:
     """
     modalities, inputs = problem.fitted(train)
     split = _Split(problem, train, test, name, modalities, inputs)
-    network, logits = split.late_stack() if isinstance(problem.recipe.fusion, LateStack) else split.joint()
+    fusion = problem.recipe.fusion
+    if isinstance(fusion, LateStack):
+        network, logits = split.late_stack()
+    elif isinstance(fusion, LateMean):
+        network, logits = split.late_mean(fusion)
+    else:
+        network, logits = split.joint()
     if problem.tables:
         logits |= split.rivals()
     return SplitFit(modalities, network, logits, split.histories)
@@ -141,6 +148,24 @@ class _Split:
         elif len(tables) == 1:
             logits["tables"] = logits[tables[0]]
         return network, logits
+
+    def late_mean(self, fusion: LateMean) -> tuple[Network, dict[str, Float64]]:
+        """Fit each modality alone; the fused logit is the weighted mean of theirs."""
+        names, bases, logits = self.inputs.names, {}, {}
+        for name in names:
+            bases[name] = self._alone(name, self.modalities, self.inputs, self.train, self.name)
+            logits[name] = self._score(bases[name], (name,))
+        fused, tables = (
+            Network(
+                {name: bases[name].encoders[name] for name in members},
+                WeightedMean.of([fusion.weights.get(name, 1.0) for name in members]),
+            )
+            for members in (names, self.problem.tables or names)
+        )
+        logits["fused"] = self._score(fused, names)
+        if self.problem.tables:
+            logits["tables"] = self._score(tables, self.problem.tables)
+        return fused, logits
 
     def late_stack(self) -> tuple[Network, dict[str, Float64]]:
         """Fit each modality alone, and regress the label on their calibrated out-of-fold logits."""
@@ -182,12 +207,12 @@ class _Split:
 
     def _joint(self, names: Sequence[str], label: str) -> Network:
         fusion = self.problem.recipe.fusion
-        assert isinstance(fusion, Concat)
+        assert isinstance(fusion, Joint)
         job = f"{self.name}/{label}"
         torch.manual_seed(self.problem.seed(job))
-        network = build({name: self.modalities[name] for name in names}, fusion.kind, fusion_options(fusion))
+        network = build({name: self.modalities[name] for name in names}, fusion.kind, fusion.options())
         rows = self.train[self._any_present(names, self.train)]
-        self._fit(job, network, self.inputs.only(names), rows, modality_dropout=fusion.modality_dropout)
+        self._fit(job, network, self.inputs.only(names), rows, together=fusion)
         return network
 
     def _alone(
@@ -200,7 +225,7 @@ class _Split:
         return network
 
     def _fit(
-        self, job: str, network: Network, inputs: Inputs, rows: Ints, modality_dropout: float = 0.0
+        self, job: str, network: Network, inputs: Inputs, rows: Ints, together: Joint | None = None
     ) -> None:
         labels, settings = self.problem.labels, self.problem.recipe.fitting
         _both_classes(labels[rows], job)
@@ -221,8 +246,10 @@ class _Split:
                 select=rows[held],
                 settings=settings,
                 seed=seed,
-                modality_dropout=modality_dropout,
+                modality_dropout=together.modality_dropout if together else 0.0,
                 augment={name: self.modalities[name].augment for name in inputs.names},
+                auxiliary=together.auxiliary if together else 0.0,
+                modulate=together.modulate if together else 0.0,
             ),
             self.problem.work,
             on_epoch=self.problem.on_epoch,
@@ -271,11 +298,6 @@ class _Split:
 
     def _vectors(self, names: Sequence[str], rows: Ints) -> Any:
         return np.concatenate([self.inputs.prepared[name].array[rows] for name in names], axis=1)
-
-
-def fusion_options(fusion: Concat | LateStack) -> dict[str, Any]:
-    """Return what the fusion's constructor takes besides the widths of its embeddings."""
-    return {"hidden": [fusion.hidden], "dropout": fusion.dropout} if isinstance(fusion, Concat) else {}
 
 
 def _both_classes(labels: Float64, job: str) -> None:

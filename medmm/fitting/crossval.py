@@ -13,7 +13,7 @@ from medmm.fitting.candidates import Problem, SplitFit, fit_split
 from medmm.fitting.loop import History
 from medmm.modality import Modality, stacked
 from medmm.network.network import Ensemble, Network
-from medmm.recipe import LateStack, Recipe
+from medmm.recipe import LateMean, LateStack, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,8 @@ def fits(recipe: Recipe, tables: int, folds: int) -> int:
     names = len(recipe.modalities)
     if isinstance(recipe.fusion, LateStack):
         each = names * (recipe.fusion.inner_folds + 1)
+    elif isinstance(recipe.fusion, LateMean):
+        each = names
     else:
         each = names + (names > 1) + (1 < tables < names)
     return each * (folds + (recipe.final_model == "refit"))

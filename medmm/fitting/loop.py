@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from medmm.arrays import Float64, Ints
 from medmm.errors import FittingError
 from medmm.fitting.inputs import Inputs
+from medmm.network.branches import Branched, modulate
 from medmm.network.network import Network, drop_modalities
 from medmm.recipe import Fitting
 
@@ -43,7 +44,12 @@ Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 @dataclass(slots=True)
 class History:
-    """What happened while one network was fitted; ``epochs`` holds the metrics of each."""
+    """What happened while one network was fitted; ``epochs`` holds the metrics of each.
+
+    Of a joint network they also say how fast each modality learns: ``gain.<name>`` is by how much the loss
+    on the select patients who have it grows when it is withheld (conditional utilisation, after Wu et al.
+    2022), and where the modalities have heads of their own, ``loss.<name>`` and ``select_loss.<name>``.
+    """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = -1
@@ -60,6 +66,8 @@ class Job:
         train: patients whose loss is descended.
         select: patients whose loss chooses the epoch; disjoint from ``train``.
         augment: per modality, a function of a batch and a generator, applied at training only.
+        auxiliary: weight of the mean loss of the modalities' own heads.
+        modulate: strength of the gradient modulation (:func:`medmm.network.branches.modulate`).
     """
 
     name: str
@@ -72,6 +80,8 @@ class Job:
     seed: int
     modality_dropout: float = 0.0
     augment: Mapping[str, Augment] = field(default_factory=dict)
+    auxiliary: float = 0.0
+    modulate: float = 0.0
 
 
 def fit_network(job: Job, work: Path, *, on_epoch: OnEpoch | None = None) -> History:
@@ -113,6 +123,24 @@ def predict(network: Network, inputs: Inputs, patients: Ints, *, batch_size: int
     return np.concatenate(logits) if logits else np.zeros(0)
 
 
+@torch.no_grad()
+def withheld(
+    network: Network, inputs: Inputs, patients: Ints, *, batch_size: int = 64
+) -> tuple[Float64, Float64]:
+    """Return the logits ``[patient]``, and those with one modality withheld ``[modality, patient]``."""
+    network.eval()
+    device = next(network.parameters()).device
+    whole, without = [], []
+    for start in range(0, len(patients), batch_size):
+        values, present = inputs.batch(patients[start : start + batch_size])
+        present = present.to(device)
+        embedded = network.embed({name: _placed(tensor, device) for name, tensor in values.items()}, present)
+        whole.append(network.fuse(embedded, present).cpu().double().numpy())
+        masks = 1 - torch.eye(present.shape[1], device=device)
+        without.append([network.fuse(embedded, present * mask).cpu().double().numpy() for mask in masks])
+    return np.concatenate(whole), np.concatenate(without, axis=1)
+
+
 class _Fit:
     """The state of one fit: network, optimizer, epoch, best weights."""
 
@@ -121,13 +149,17 @@ class _Fit:
         self.place = place
         fabric = Fabric(accelerator="auto", devices=1)
         self.device = fabric.device
+        branched = job.auxiliary > 0 or job.modulate > 0
+        self.branched = Branched(job.network, taught=job.auxiliary > 0) if branched else None
+        self.fitted: torch.nn.Module = self.branched or job.network
         optimizer = torch.optim.AdamW(
-            job.network.parameters(), lr=job.settings.learning_rate, weight_decay=job.settings.weight_decay
+            self.fitted.parameters(), lr=job.settings.learning_rate, weight_decay=job.settings.weight_decay
         )
-        self.network, self.optimizer = fabric.setup(job.network, optimizer)
+        self.network, self.optimizer = fabric.setup(self.fitted, optimizer)
         self.fabric = fabric
         self.history = History(early_stopping=can_select(job.labels[job.select]))
         self.best = _copy(job.network.state_dict())
+        self.own: list[tuple[torch.Tensor, torch.Tensor]] = []
         positives = float(job.labels[job.train].sum())
         weight = (len(job.train) - positives) / max(positives, 1.0)
         self.weight = torch.tensor(weight, dtype=torch.float32, device=self.device)
@@ -138,9 +170,9 @@ class _Fit:
         settings, history = self.job.settings, self.history
         while len(history.epochs) < settings.epochs:
             epoch = len(history.epochs)
-            metrics = {"loss": self._train_epoch(epoch)}
+            metrics = {"loss": self._train_epoch(epoch)} | self._own_losses("loss")
             if history.early_stopping:
-                metrics["select_loss"] = self._select_loss()
+                metrics |= self._select_losses()
             self._keep_best(epoch, metrics)
             history.epochs.append(metrics)
             if on_epoch:
@@ -179,9 +211,14 @@ class _Fit:
         if self.job.modality_dropout > 0:
             present = drop_modalities(present, self.job.modality_dropout, generator)
         values = {name: _placed(tensor, self.device) for name, tensor in values.items()}
-        loss = self._loss(self.network(values, present.to(self.device)), patients)
+        present = present.to(self.device)
+        found = self.network(values, present)
+        fused, own = found if self.branched else (found, None)
+        loss = self._loss(fused, patients)
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
+        self.fabric.backward(loss if own is None else loss + self._own_loss(own, present, patients))
+        if own is not None and self.job.modulate > 0:
+            modulate(self.job.network, self._own_scores(own, present, patients), self.job.modulate, generator)
         self.fabric.clip_gradients(self.network, self.optimizer, max_norm=1.0, error_if_nonfinite=False)
         self.optimizer.step()
         return float(loss.detach())
@@ -192,10 +229,63 @@ class _Fit:
             logits, labels, pos_weight=self.weight.to(logits)
         )
 
+    def _own_loss(self, own: torch.Tensor, present: torch.Tensor, patients: Ints) -> torch.Tensor:
+        """Return the weighted mean loss of the modalities' own heads, on the patients who have them."""
+        losses = torch.zeros_like(own[0])
+        for k in range(own.shape[1]):
+            rows = present[:, k].bool()
+            if rows.any():
+                losses[k] = self._loss(own[rows, k], patients[rows.cpu().numpy()])
+        have = present.sum(dim=0)
+        self.own.append((losses.detach() * have, have))
+        # Heads that only watch are fitted with weight 1: no encoder hears of it.
+        return (self.job.auxiliary or 1.0) * losses.sum() / (have > 0).sum().clamp(min=1)
+
     @torch.no_grad()
-    def _select_loss(self) -> float:
-        logits = torch.from_numpy(predict(self.job.network, self.job.inputs, self.job.select))
-        return float(self._loss(logits, self.job.select))
+    def _own_scores(self, own: torch.Tensor, present: torch.Tensor, patients: Ints) -> torch.Tensor:
+        """Return the mean probability of the true class by each modality's own head, ``[modality]``."""
+        signs = torch.from_numpy(2 * self.job.labels[patients] - 1).to(own).unsqueeze(1)
+        true = torch.sigmoid(signs * own)
+        return (present * true).sum(dim=0) / present.sum(dim=0)  # NaN where nobody has it
+
+    def _own_losses(self, label: str) -> dict[str, float]:
+        """Return each modality's mean own loss since the last call, by ``<label>.<name>``."""
+        if not self.own:
+            return {}
+        losses, have = (torch.stack(parts).sum(dim=0).tolist() for parts in zip(*self.own, strict=True))
+        self.own.clear()
+        names = self.job.network.names
+        return {f"{label}.{n}": x / h for n, x, h in zip(names, losses, have, strict=True) if h}
+
+    @torch.no_grad()
+    def _select_losses(self) -> dict[str, float]:
+        """Return the loss on the select patients, and what it says of each modality of a joint network."""
+        job = self.job
+        if len(job.network.names) == 1:
+            logits = torch.from_numpy(predict(job.network, job.inputs, job.select))
+            return {"select_loss": float(self._loss(logits, job.select))}
+        whole, without = map(torch.from_numpy, withheld(job.network, job.inputs, job.select))
+        found = {"select_loss": float(self._loss(whole, job.select))}
+        present = job.inputs.present[job.select]
+        for k, name in enumerate(job.network.names):
+            rows = present[:, k] & (present.sum(axis=1) > 1)
+            if rows.any():
+                having = job.select[rows]
+                gain = self._loss(without[k][rows], having) - self._loss(whole[rows], having)
+                found[f"gain.{name}"] = float(gain)
+        return found | self._select_own()
+
+    def _select_own(self) -> dict[str, float]:
+        if self.branched is None:
+            return {}
+        self.branched.eval()
+        for start in range(0, len(self.job.select), 64):
+            patients = self.job.select[start : start + 64]
+            values, present = self.job.inputs.batch(patients)
+            values = {name: _placed(tensor, self.device) for name, tensor in values.items()}
+            present = present.to(self.device)
+            self._own_loss(self.branched(values, present)[1], present, patients)
+        return self._own_losses("select_loss")
 
     def _keep_best(self, epoch: int, metrics: Mapping[str, float]) -> None:
         current = metrics.get("select_loss", -math.inf)
@@ -215,7 +305,7 @@ class _Fit:
         if time.monotonic() - self.saved < CHECKPOINT_SECONDS:
             return
         self.saved = time.monotonic()
-        tensors = {f"network.{key}": value for key, value in self.job.network.state_dict().items()}
+        tensors = {f"network.{key}": value for key, value in self.fitted.state_dict().items()}
         tensors |= {f"best.{key}": value for key, value in self.best.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
@@ -233,7 +323,7 @@ class _Fit:
         for key, value in tensors.items():
             part, rest = key.split(".", 1)
             parts[part][rest] = value
-        self.job.network.load_state_dict(parts["network"])
+        self.fitted.load_state_dict(parts["network"])
         self.best = parts["best"]
         state: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in parts["optimizer"].items():

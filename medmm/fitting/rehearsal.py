@@ -15,7 +15,7 @@ from medmm.fitting.candidates import Problem
 from medmm.fitting.crossval import fits
 from medmm.network.fusion import Stack
 from medmm.network.network import Network, unimodal
-from medmm.recipe import LateStack
+from medmm.recipe import LateMean, LateStack
 
 STEPS = 3
 """Steps that are timed; the first pays for set-up and is left out."""
@@ -67,7 +67,7 @@ def rehearse(problem: Problem, folds: Ints) -> Rehearsal:
         inner = recipe.fusion.inner_folds
         repeats = (inner - 1) + 1  # each inner fit sees (inner - 1) / inner of the patients, the last one all
     else:
-        repeats = 2  # once alone, once in the joint network
+        repeats = 1 if isinstance(recipe.fusion, LateMean) else 2  # once alone, once in the joint network
     repeats *= outer + (recipe.final_model == "refit")
     steps = [np.ceil(cost.patients * share / settings.batch_size) * settings.epochs for cost in costs]
     seconds = sum(cost.seconds_per_step * n * repeats for cost, n in zip(costs, steps, strict=True))

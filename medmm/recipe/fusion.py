@@ -158,7 +158,7 @@ class LateMean(Declared):
 
     needs: ClassVar[tuple[Form, ...]] = ()
     kind: Literal["late_mean"] = "late_mean"
-    weights: dict[str, Positive] = {}
+    weights: dict[str, Positive] = Field(default_factory=dict)
 
     def options(self) -> dict[str, Any]:
         """Return nothing: the weights are kept with the network's."""

@@ -42,7 +42,7 @@ class Tokens(nn.Module):
             else:
                 shaped = (m * embeddings[k]).reshape(batch, *self.given[k].shape)
                 tokens.append(projection(shaped[..., :-1]))
-                known.append(shaped[..., -1])
+                known.append((shaped[..., -1] > 0.5).to(shaped.dtype))
         return torch.cat(tokens, dim=1), torch.cat(known, dim=1)
 
 
