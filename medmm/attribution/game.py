@@ -14,6 +14,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 
 from medmm.arrays import Bools, Float32, Float64, Ints
+from medmm.attribution.sampled import Table, field_draws, from_draws, modality_draws
 from medmm.attribution.shapley import (
     all_coalitions,
     coalition_weights,
@@ -86,23 +87,26 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How a table's fields are explained.
+    """What an explanation may cost.
 
     Attributes:
-        exact_up_to: fields up to which every coalition is computed.
+        exact_up_to: fields of a table up to which every coalition is computed.
         coalitions: coalitions above that number of fields.
-        seed: of their drawing.
+        seed: of what is drawn.
+        runs: of the fusion per game, where one costs milliseconds: above it, members of the reference and
+            orders of fields are drawn (:mod:`medmm.attribution.sampled`). None where a run costs nothing.
     """
 
     exact_up_to: int = 10
     coalitions: int = 2000
     seed: int = 0
+    runs: int | None = None
 
 
 def modality_attribution(
-    model: Model, patient: Encoded, reference: Reference, *, outcome: str
+    model: Model, patient: Encoded, reference: Reference, *, outcome: str, budget: Budget | None = None
 ) -> Attribution:
-    """Return the exact Shapley value of each modality, in log-odds.
+    """Return the Shapley value of each modality, in log-odds; exact unless the budget says what runs cost.
 
     The share of an absent modality is the effect of its absence.
 
@@ -111,20 +115,20 @@ def modality_attribution(
         patient: the patient explained.
         reference: the population explained against.
         outcome: name of the outcome.
+        budget: as of :func:`field_attribution`.
 
     Raises:
         ExplanationError: if a logit is not finite or the patient does not fit the reference.
     """
-    values = _modality_values(model, patient, reference)
-    shares = shapley(values)
+    found = _modalities(model, patient, reference, budget or Budget())
     return Attribution(
         outcome=outcome,
         component=MODALITY,
         names=reference.names,
-        base=float(values[0]),
-        values=tuple(map(float, shares)),
-        errors=(0.0,) * len(shares),
-        logit=float(values[-1]),
+        base=found.base,
+        values=tuple(map(float, found.shares)),
+        errors=tuple(map(float, found.errors)),
+        logit=found.logit,
     )
 
 
@@ -162,22 +166,26 @@ def field_attribution(
     k = reference.names.index(name)
     if not patient.present[k]:
         raise ExplanationError(f"{name}: absent for this patient, so its share is the effect of absence")
-    values = _modality_values(model, patient, reference)
-    shares = shapley(values)
-    others = coalition_weights(len(reference.names) - 1)
-    held = all_coalitions(len(reference.names))[:, k]
+    spend = budget or Budget()
+    owners = _owners(players, patient.rows[name], name)
+    shared = _modalities(model, patient, reference, spend)
     # The table's own game: coalitions of the other modalities averaged out, as the Owen value does.
-    game = _FieldGame(model, patient, reference, name, _owners(players, patient.rows[name], name), players)
-    found, errors = _field_values(game, float(others @ values[~held]), float(others @ values[held]), budget)
+    game = _FieldGame(model, patient, reference, name, owners, players)
+    if spend.runs is not None and game.runs(spend) > spend.runs:
+        draws = field_draws(model, patient, reference, Table(name, players, owners), spend.runs, spend.seed)
+        found, errors = from_draws(_finite(draws), float(shared.shares[k]), error=float(shared.errors[k]))
+    else:
+        found, errors = _field_values(game, *shared.around[k], spend)
+    shares = shared.shares
     rest = [i for i in range(len(shares)) if i != k]
     return Attribution(
         outcome=outcome,
         component=name,
         names=(*(player.name for player in players), *(reference.names[i] for i in rest)),
-        base=float(values[0]),
+        base=shared.base,
         values=(*map(float, found), *(float(shares[i]) for i in rest)),
-        errors=(*map(float, errors), *(0.0 for _ in rest)),
-        logit=float(values[-1]),
+        errors=(*map(float, errors), *(float(shared.errors[i]) for i in rest)),
+        logit=shared.logit,
     )
 
 
@@ -201,6 +209,38 @@ def receipt(attribution: Attribution, logit: float) -> float:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Shares:
+    """The game of the modalities, solved.
+
+    Attributes:
+        around: per modality, the mean value of the others' coalitions without it and with it.
+    """
+
+    base: float
+    logit: float
+    shares: Float64
+    errors: Float64
+    around: Sequence[tuple[float, float]]
+
+
+def _modalities(model: Model, patient: Encoded, reference: Reference, spend: Budget) -> _Shares:
+    """Solve the game of the modalities, by every coalition or within the budget."""
+    count = len(reference.names)
+    if spend.runs is None or 2**count * len(reference.weights) <= spend.runs:
+        values = _modality_values(model, patient, reference)
+        others, members = coalition_weights(count - 1), all_coalitions(count)
+        around = [
+            (float(others @ values[~members[:, k]]), float(others @ values[members[:, k]]))
+            for k in range(count)
+        ]
+        return _Shares(float(values[0]), float(values[-1]), shapley(values), np.zeros(count), around)
+    base, logit = (_value(model, patient, reference, np.full(count, inside)) for inside in (False, True))
+    draws = modality_draws(model, patient, reference, logit, spend.runs, spend.seed)
+    shares, errors = from_draws(_finite(draws), logit - base)
+    return _Shares(base, logit, shares, errors, [(0.0, float(share)) for share in shares])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _FieldGame:
     """The game of one table's fields, with the other modalities averaged over their coalitions."""
 
@@ -210,6 +250,12 @@ class _FieldGame:
     name: str
     owners: Ints
     players: Sequence[Player]
+
+    def runs(self, spend: Budget) -> int:
+        """Return how often the fusion would be run."""
+        inner = 2 ** len(self.players) - 2
+        coalitions = inner if len(self.players) <= spend.exact_up_to else min(inner, spend.coalitions)
+        return int(coalitions * len(self.reference.weights) * 2 ** (len(self.reference.names) - 1))
 
     def values(self, members: Bools) -> Float64:
         """Return the value of each coalition ``[coalition, player]``; each is encoded once."""
@@ -236,10 +282,8 @@ class _FieldGame:
         return total
 
 
-def _field_values(
-    game: _FieldGame, empty: float, full: float, budget: Budget | None
-) -> tuple[Float64, Float64]:
-    spend, players = budget or Budget(), len(game.players)
+def _field_values(game: _FieldGame, empty: float, full: float, spend: Budget) -> tuple[Float64, Float64]:
+    players = len(game.players)
     if players <= spend.exact_up_to or 2**players - 2 <= spend.coalitions:
         inner = game.values(all_coalitions(players)[1:-1])
         return shapley(np.concatenate([[empty], inner, [full]])), np.zeros(players)
@@ -249,22 +293,24 @@ def _field_values(
 
 def _modality_values(model: Model, patient: Encoded, reference: Reference) -> Float64:
     """Return the value ``[2^modality]`` of every coalition of modalities."""
+    return np.array(
+        [_value(model, patient, reference, inside) for inside in all_coalitions(len(reference.names))]
+    )
+
+
+def _value(model: Model, patient: Encoded, reference: Reference, inside: Bools) -> float:
+    """Return the value of one coalition of modalities."""
     if patient.present.shape != (len(reference.names),):
         raise ExplanationError(
             f"the patient has {patient.present.shape} presence values, the reference {len(reference.names)} "
             "modalities"
         )
-    coalitions = all_coalitions(len(reference.names))
-    values = np.empty(len(coalitions))
-    for mask, inside in enumerate(coalitions):
-        embeddings, present = _joined(patient, reference, inside)
-        if inside.all():
-            # Nothing is left of the reference: one row is the score itself.
-            embeddings, present = {name: x[:1] for name, x in embeddings.items()}, present[:1]
-            values[mask] = _finite(model.fuse(embeddings, present))[0]
-        else:
-            values[mask] = _mean_logit(model, embeddings, present, reference.weights)
-    return values
+    embeddings, present = _joined(patient, reference, inside)
+    if inside.all():
+        # Nothing is left of the reference: one row is the score itself.
+        embeddings, present = {name: x[:1] for name, x in embeddings.items()}, present[:1]
+        return float(_finite(model.fuse(embeddings, present))[0])
+    return _mean_logit(model, embeddings, present, reference.weights)
 
 
 def _mean_logit(model: Model, embeddings: Mapping[str, Float32], present: Bools, weights: Float64) -> float:

@@ -169,7 +169,8 @@ class Explainer:
         encoded = self.encoded(observed)
         logit = self.scorer.logit(self.scorer.encode(observed))
         outcome = self.description.outcome
-        shares = modality_attribution(self.model, encoded, reference, outcome=outcome)
+        budget = Budget(seed=self.description.seed, runs=self.description.evaluations)
+        shares = modality_attribution(self.model, encoded, reference, outcome=outcome, budget=budget)
         fields = {
             name: field_attribution(
                 self.model,
@@ -178,7 +179,7 @@ class Explainer:
                 name,
                 modality.players(),
                 outcome=outcome,
-                budget=Budget(seed=self.description.seed),
+                budget=budget,
             )
             for name, modality in self.bundle.modalities.items()
             if name in observed.inputs and modality.players()
