@@ -27,10 +27,20 @@ def synthesize(
     say_next(f"medmm cohort check {folder} --root {folder}")
 
 
-@cohort_app.command(epilog="Example: medmm cohort check cohorts/picai_psa --root DATA/picai_psa")
-def check(cohort: CohortFolder, root: Root = None) -> None:
+@cohort_app.command(
+    epilog="Examples: medmm cohort check cohorts/picai_psa --root DATA/picai_psa · … --series series.parquet"
+)
+def check(
+    cohort: CohortFolder,
+    root: Root = None,
+    series: Annotated[
+        Path | None,
+        typer.Option(help="Parquet of every candidate series: chosen, or the reason why not; pseudonyms."),
+    ] = None,
+) -> None:
     """Join the cohort and print who is in, what is missing and what looks wrong."""
     from medmm.cohort.check import check as inspect
+    from medmm.cohort.check import series_columns
     from medmm.cohort.link import link
     from medmm.cohort.site import index_cache, site_key
     from medmm.cohort.spec import data_root, load_spec
@@ -47,4 +57,10 @@ def check(cohort: CohortFolder, root: Root = None) -> None:
         )
     for line in inspect(linked, root=folder).lines():
         out.print(line, markup=False)
+    if series is not None:
+        from medmm.sources.duck import write_parquet
+
+        columns = series_columns(linked)
+        write_parquet(columns, series)
+        out.print(f"series   {series}: {len(columns['block'])} candidates", markup=False)
     say_next("medmm train pipelines/… --dry-run")

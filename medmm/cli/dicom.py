@@ -45,8 +45,11 @@ def dicom_inspect(
     from medmm.cohort.site import site_key
     from medmm.dicom import scan
     from medmm.dicom.inspect import inspect, table_lines
+    from medmm.outputs.certificates import check_place, write_certificates
     from medmm.report.images import Tile, contact_sheet
 
+    if certificates is not None:
+        check_place(certificates)
     with progress() as bars:
         index = scan(folder, progress=bars("scanning DICOM"))
         found = list(inspect(index, site_key(), progress=bars("loading series")))
@@ -56,8 +59,6 @@ def dicom_inspect(
     tiles = [Tile(picture.array[None], "intensity", picture.caption, picture.axes) for picture in pictures]
     sheet.write_bytes(contact_sheet(tiles))
     if certificates is not None:
-        from medmm.outputs.certificates import write_certificates
-
         rows = [entry.certificate.row(site_key()) for entry in found]
         write_certificates(rows, certificates)
         out.print(f"certificates {certificates}: {len(rows)} rows", markup=False)

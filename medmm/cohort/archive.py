@@ -171,7 +171,7 @@ class Archive:
         )
 
     def fingerprints(self, chosen: Mapping[str, Mapping[str, Choice]]) -> dict[tuple[str, str], str]:
-        """Return, per (subject, block), a hash of the chosen series' UIDs and of all file sizes, the mask's too."""
+        """Return, per (subject, block), a hash of the chosen series' UIDs, and of all their file sizes."""
         sizes = {
             folder: {file.path: file.size for file in index.files} for folder, index in self.indexes.items()
         }

@@ -5,9 +5,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
+from medmm.cohort.archive import Candidate
 from medmm.cohort.flow import Account, Flow
 from medmm.cohort.link import Cohort
 from medmm.columns import Status, Value
@@ -51,6 +53,7 @@ class CheckReport:
         patterns: per combination of blocks, the patients who have exactly those.
         coverage: per field and image block, who has it.
         outcomes: per outcome, (positive, labelled).
+        choices: per image block, and per block's mask, how many series were chosen, and not, by reason.
         warnings: what a person should look at, without patient data.
     """
 
@@ -59,6 +62,7 @@ class CheckReport:
     patterns: Mapping[str, int]
     coverage: Sequence[Coverage]
     outcomes: Mapping[str, tuple[int, int]]
+    choices: Mapping[str, Mapping[str, int]]
     warnings: Sequence[str]
 
     def lines(self) -> list[str]:
@@ -68,6 +72,9 @@ class CheckReport:
             lines.append(" · ".join(f"{pattern} {count}" for pattern, count in self.patterns.items()))
         for name, (positive, labelled) in self.outcomes.items():
             lines.append(f"{name}: {positive} of {labelled} positive")
+        for block, fates in self.choices.items():
+            parts = " + ".join(f"{count} {fate}" for fate, count in fates.items())
+            lines.append(f"{block}: {sum(fates.values())} candidates = {parts}")
         lines += [coverage.line() for coverage in self.coverage if coverage.absent]
         for field, cells in self.flow.unparsable.items():
             shown = ", ".join(f"{text[:20]!r} x{count}" for text, count in list(cells.items())[:10])
@@ -98,7 +105,23 @@ def check(cohort: Cohort, *, root: Path | None = None) -> CheckReport:
         *_outcome_warnings(outcomes, len(cohort.patients)),
         *_field_warnings(cohort, coverage),
     ]
-    return CheckReport(cohort.spec.name, cohort.flow, patterns(cohort), coverage, outcomes, warnings)
+    return CheckReport(
+        cohort.spec.name, cohort.flow, patterns(cohort), coverage, outcomes, _choices(cohort), warnings
+    )
+
+
+def series_columns(cohort: Cohort) -> dict[str, list[Any]]:
+    """Return every candidate series and mask as columns: pseudonyms, whether chosen, else the reason."""
+    rows = sorted(map(asdict, cohort.series), key=lambda row: (row["block"], row["subject"], row["series"]))
+    names = [field.name for field in fields(Candidate)]
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def _choices(cohort: Cohort) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = {}
+    for found in cohort.series:
+        counts.setdefault(found.block, Counter({"chosen": 0}))[found.reason or "chosen"] += 1
+    return {block: dict(counts[block]) for block in sorted(counts)}
 
 
 def present(source: Source) -> bool:

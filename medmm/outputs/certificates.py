@@ -35,6 +35,18 @@ TYPES = {
 """The type of each column, so that a file without a used series has the same schema as any other."""
 
 
+def check_place(path: Path) -> None:
+    """Refuse a place that :func:`write_certificates` could not write, before anything is loaded.
+
+    Raises:
+        OutputError: if it is no Parquet file, or its folder is not there.
+    """
+    if path.suffix != ".parquet":
+        raise OutputError(f"certificates are written as Parquet; name a file that ends in .parquet: {path}")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"{path} cannot be written: there is no such folder; make it, or name another")
+
+
 def write_certificates(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write certificates atomically, mode 0600, sorted: the same series give the same rows in any order.
 
@@ -45,7 +57,6 @@ def write_certificates(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
-    if path.suffix != ".parquet":
-        raise OutputError(f"certificates are written as Parquet; name a file that ends in .parquet: {path}")
+    check_place(path)
     columns = certificate_columns(rows)
     write_parquet(columns, path, types={name: TYPES.get(name, "VARCHAR") for name in columns})
