@@ -12,7 +12,8 @@
       MODEL_CARD.md
       manifest.sha256        one line per file above; its own hash names the bundle
 
-A bundle is written beside its place and moved there whole, so a killed run leaves none.
+A bundle is written beside its place and moved there whole, so a killed run leaves none; what a
+killed run left half-written goes when the run is taken up again.
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ def writing(folder: Path) -> Iterator[Path]:
     temporary = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".bundle-", dir=folder.parent))
+        for left in folder.parent.glob(f".{folder.name}-*"):
+            shutil.rmtree(left, ignore_errors=True)  # of a writer that was killed outright
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         yield temporary
         (temporary / MANIFEST).write_text(_manifest(temporary))
         if folder.exists():

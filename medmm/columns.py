@@ -31,7 +31,7 @@ Words = tuple[str, ...]
 class Declared(BaseModel):
     """Base of everything a person writes in YAML: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FieldSpec(Declared):
@@ -152,6 +152,8 @@ class ImageSpec(Declared):
         choose: of the eligible series known in time, ``nearest`` or ``last`` takes the latest, ``first`` the
             earliest, ``largest`` the one of most pixels, ``all`` every one (a bag of 2-D images).
         mask: which mask goes with the chosen series; the recipe says what it is for.
+        labels: the values of a label map that are structures.
+        label_names: what a reader is shown for a label ({100: peripheral zone}); others show their number.
     """
 
     dir: str
@@ -168,6 +170,7 @@ class ImageSpec(Declared):
     kind: Literal["intensity", "label_map"] = "intensity"
     labels: tuple[int, ...] = ()
     mask: MaskSpec | None = None
+    label_names: dict[int, str] = Field(default_factory=dict)
     label: str | None = None
     required: bool = False
 
@@ -179,6 +182,9 @@ class ImageSpec(Declared):
             raise ValueError(
                 "a `mask` goes with one series of intensities, not with a label_map or `choose: all`"
             )
+        unknown = sorted(set(self.label_names) - set(self.labels))
+        if unknown:
+            raise ValueError(f"`label_names` names {unknown}, which `labels` does not list")
         return self
 
 

@@ -85,6 +85,19 @@ class ExplanationError(MedmmError, RuntimeError):
     exit_code = 10
 
 
+def told(error: Exception) -> str:
+    """Return why the system refused a path, without the path: it may be named by a patient's id."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    if isinstance(error, RuntimeError):
+        return "symbolic links lead in a circle"  # what Path.resolve() raises before Python 3.13
+    return "a name holds a character that no path may hold"
+
+
+UNUSABLE_PATH = (OSError, ValueError, RuntimeError)
+"""What the standard library raises for a path that cannot be used: no permission, NUL, links in a circle."""
+
+
 REASONS = frozenset(
     {
         "corrupt",

@@ -20,7 +20,7 @@ from medmm.cohort.spec import CohortSpec, load_spec
 from medmm.cohort.split import Splits, assign, divide
 from medmm.columns import ImageSpec
 from medmm.dicom import certificate_summary
-from medmm.errors import ConfigError, OutputError
+from medmm.errors import ConfigError, OutputError, told
 from medmm.evaluation.subgroups import Subgroup
 from medmm.fitting.assemble import assemble, outer_folds, training_patients
 from medmm.fitting.candidates import Problem
@@ -219,8 +219,8 @@ def open_run(planned: Plan, runs: Path, resume: Path | None = None) -> Path:
         run.mkdir(mode=0o700)
         (run / "run.json").write_text(json.dumps(identity, indent=1))
         planned.splits.save(run / "splits.json")
-    except OSError as error:
-        raise OutputError(f"cannot write to {runs}: {error.strerror}; choose another --runs") from error
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write to {str(runs)!r}: {told(error)}; choose another --runs") from error
     return run
 
 

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +75,41 @@ def test_another_schema_is_refused(tmp_path):
             (place / f"{name}.json").write_text(json.dumps({"schema_version": 99}))
     with pytest.raises(BundleError, match="another version of medmm"):
         bundle.load(tmp_path / "bundle")
+
+
+def test_what_a_killed_writer_left_goes_with_the_next(tmp_path):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from medmm import bundle\n"
+        "with bundle.writing(Path(sys.argv[1]) / 'bundle') as place:\n"
+        "    (place / 'bundle.json').write_text('{}'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name.startswith(".bundle-") for path in tmp_path.iterdir()] == [True]
+    write(tmp_path / "bundle")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("kind", ["link", "folder link", "fifo"])
+def test_what_is_no_plain_file_is_refused(tmp_path, kind):
+    folder = tmp_path / "bundle"
+    write(folder)
+    odd = folder / "encoders" / "mr.onnx"
+    if kind == "fifo":
+        os.mkfifo(odd)
+    elif kind == "link":
+        odd.symlink_to(folder / "encoders" / "ct.onnx")
+    else:
+        odd.symlink_to(tmp_path)
+    with pytest.raises(BundleError, match=r"encoders/mr\.onnx"):
+        bundle.verify(folder)
+
+
+def test_a_link_in_the_place_of_a_file_is_refused(tmp_path):
+    folder = tmp_path / "bundle"
+    write(folder)
+    graph = folder / "encoders" / "ct.onnx"
+    graph.rename(tmp_path / "elsewhere.onnx")
+    graph.symlink_to(tmp_path / "elsewhere.onnx")
+    with pytest.raises(BundleError, match=r"encoders/ct\.onnx"):
+        bundle.verify(folder)

@@ -80,3 +80,46 @@ def test_the_demo_runs_the_shipped_pipeline():
     shipped = load_recipe(PIPELINES / "synthetic_ct").model_dump(exclude={"cohort"})
     demo = Path(str(files("medmm").joinpath("demo_recipe.yaml")))
     assert load_recipe(demo).model_dump(exclude={"cohort"}) == shipped
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("outcome: ill", "outcome: ill\nfitting: {learning_rate: .inf}", "fitting.learning_rate"),
+        ("outcome: ill", "outcome: ill\nfitting: {learning_rate: .nan}", "fitting.learning_rate"),
+        ("outcome: ill", "outcome: ill\nfitting: {weight_decay: .inf}", "fitting.weight_decay"),
+        ("outcome: ill", "outcome: ill\nfitting: {epochs: 1000000000000}", "fitting.epochs"),
+        ("outcome: ill", f"outcome: ill\nseed: {2**200}", "seed"),
+        ("outcome: ill", "outcome: ill\ncomparison: {resamples: 1000000000}", "comparison.resamples"),
+        ("outcome: ill", "outcome: ill\nfusion: {kind: concat, hidden: 1000000000}", "fusion.hidden"),
+    ],
+)
+def test_an_absurd_number_is_named(tmp_path, old, new, said):
+    with pytest.raises(ConfigError, match=said):
+        load_recipe(
+            written(
+                tmp_path,
+                TEXT.replace(old, new).replace("kind: records}", "kind: records}\n  b: {kind: biomarkers}"),
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ("kind: image, shape: [4096, 4096, 4096]", "68,719,476,736 voxels"),
+        ("kind: image, shape: [1000000, 8]", r"ct: shape"),
+        ("kind: image, shape: [64, 64, 64], encoder: {channels: [1000000]}", "encoder.channels"),
+        ("kind: image, shape: [64, 64, 64], encoder: {channels: [8192, 8192]}", "parameters, at most"),
+        ("kind: image, shape: [64, 64, 64], spacing_mm: [.inf, 1, 1]", "spacing_mm"),
+        ("kind: image, shape: [64, 64, 64], window: [.nan, 1]", "window"),
+        ("kind: image, shape: [64, 64, 64], augment: {shift_voxels: 1000000000}", "shift_voxels"),
+        ("kind: records, encoder: {hidden: [1000000000]}", "encoder.hidden"),
+    ],
+)
+def test_an_absurd_size_is_refused_before_anything_is_made(tmp_path, block, said):
+    recipe = load_recipe(written(tmp_path, TEXT.replace("records: {kind: records}", f"ct: {{{block}}}")))
+    declared = FieldSpec(role="input", kind="number")
+    known = {"ct": {"age": declared} if "records" in block else ImageSpec(dir="dicom")}
+    with pytest.raises(ConfigError, match=said):
+        recipe.build(known)

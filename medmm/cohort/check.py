@@ -200,11 +200,17 @@ def _source_warnings(cohort: Cohort, root: Path | None) -> Iterator[str]:
 
 
 def _outcome_warnings(outcomes: Mapping[str, tuple[int, int]], patients: int) -> Iterator[str]:
+    if not patients:
+        yield "nobody is left: every subject is excluded, or has no prediction time; the flow says why"
+        return
     for name, (positive, labelled) in outcomes.items():
         if labelled < patients:
             yield f"{name}: {patients - labelled} patients have no label; they are scored, never trained on"
         rarer = min(positive, labelled - positive)
-        if rarer < 50:
+        if rarer == 0:
+            found = "no labels" if not labelled else f"one class only, {positive} of {labelled} positive"
+            yield f"{name}: {found}; it cannot be trained. Look at `positive` in cohort.yaml"
+        elif rarer < 50:
             yield f"{name}: {rarer} patients in the rarer class; every figure will be uncertain"
 
 

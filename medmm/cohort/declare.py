@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from medmm.errors import ConfigError
+from medmm.errors import ConfigError, told
 
 MAX_YAML_BYTES = 1 << 20
 """A declaration is written by hand; a megabyte of it is an accident or an attack."""
@@ -61,13 +61,14 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], str]:
         ConfigError: if the file cannot be read, or is not such a mapping.
     """
     try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_YAML_BYTES} bytes; a declaration never is")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}; name an existing file") from error
+        large = path.stat().st_size > MAX_YAML_BYTES
+        text = "" if large else path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{str(path)!r} cannot be read: {told(error)}; name an existing file") from error
+    if large:
+        raise ConfigError(f"{path} is larger than {MAX_YAML_BYTES} bytes; a declaration never is")
     try:
         depth = 0
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
@@ -77,6 +78,9 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], str]:
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 line = event.start_mark.line + 1 if event.start_mark else 0
                 raise ConfigError(f"{path}, line {line}: anchors and aliases are not read; write it out")
+            if isinstance(event, yaml.ScalarEvent) and "\0" in event.value:
+                line = event.start_mark.line + 1 if event.start_mark else 0
+                raise ConfigError(f"{path}, line {line}: no value holds a NUL; delete it")
         loaded = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML{_where(error)}") from error

@@ -15,8 +15,8 @@ KEY_BYTES = 32
 
 
 def pseudonym(key: bytes, identifier: str) -> str:
-    """Return 16 hex digits of HMAC-SHA256(key, identifier)."""
-    return hmac.new(key, identifier.encode(), hashlib.sha256).hexdigest()[:16]
+    """Return 16 hex digits of HMAC-SHA256(key, identifier); bytes that are no UTF-8 count as they stand."""
+    return hmac.new(key, identifier.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:16]
 
 
 def key_file() -> Path:

@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from medmm.cohort.declare import did_you_mean, read_yaml, refuse_questions, validated
 from medmm.columns import AssumeKnown, Declared, FieldSpec, ImageSpec, NotesSpec, ResultSpec, Words
-from medmm.errors import ConfigError
+from medmm.errors import UNUSABLE_PATH, ConfigError, told
 
 BLOCKS = ("records", "biomarkers", "series", "notes")
 """Names of the blocks that are not images."""
@@ -216,7 +216,7 @@ class Splits(Declared):
     stratify: tuple[str, ...] = ()
     held_out: Share = 0.0
     folds: Annotated[int, Field(ge=2, le=20)] = 5
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
 
 
 class CohortSpec(Declared):
@@ -252,6 +252,7 @@ class CohortSpec(Declared):
     def _coherent(self) -> CohortSpec:
         self._check_names()
         self._check_clock()
+        self._check_dates()
         self._check_tables()
         return self
 
@@ -337,6 +338,15 @@ class CohortSpec(Declared):
                 f"images.{name}.mask: {source!r} is no label_map block" + did_you_mean(source, maps)
             )
 
+    def _check_dates(self) -> None:
+        looked_at = {exclusion.field for exclusion in self.exclusions.values()}
+        fields = self.records.fields if self.records and self.prediction_time.day is not None else {}
+        for name, field in fields.items():
+            if field.kind == "date" and (field.role in ("input", "subgroup") or name in looked_at):
+                raise ValueError(
+                    f"records.fields.{name}: a date cannot be compared with a day number; count days"
+                )
+
     def _check_tables(self) -> None:
         used = self.used_tables
         for table in self.never_tables:
@@ -384,7 +394,10 @@ def data_root(spec: CohortSpec, root: Path | None = None) -> Path:
         raise ConfigError(
             f"cohort {spec.name!r} does not say where its data lie; pass --root DIR or set MEDMM_ROOT"
         )
-    folder = Path(given).expanduser().resolve()
+    try:
+        folder = Path(given).expanduser().resolve()
+    except UNUSABLE_PATH as error:
+        raise ConfigError(f"the data root cannot be looked up ({told(error)}); pass --root DIR") from None
     if not folder.is_dir():
         raise ConfigError(f"the data root {folder} is no folder; pass --root DIR")
     return folder

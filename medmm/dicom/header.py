@@ -318,14 +318,18 @@ def decode_text(value: bytes, character_set: str) -> str:
     Pure ASCII needs no table. A set that is unknown, or bytes that are not in it, are kept byte by byte:
     an identifier must stay distinct even where it cannot be shown.
     """
-    if not value.isascii() or b"\x1b" in value:
-        try:
-            if character_set in _CODECS:
-                return value.decode(_CODECS[character_set]).strip(" \0")
-            return _decode_extended(value, character_set).strip(" \0")
-        except (UnicodeDecodeError, LookupError):
-            pass
-    return value.decode("latin-1").strip(" \0")
+    return _decode(value, character_set).strip(" \0")
+
+
+def _decode(value: bytes, character_set: str) -> str:
+    if value.isascii() and b"\x1b" not in value:
+        return value.decode("ascii")
+    try:
+        if character_set in _CODECS:
+            return value.decode(_CODECS[character_set])
+        return _decode_extended(value, character_set)
+    except (UnicodeDecodeError, LookupError):
+        return value.decode("latin-1")
 
 
 def _decode_extended(value: bytes, character_set: str) -> str:

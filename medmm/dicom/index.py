@@ -18,6 +18,7 @@ from medmm.dicom.elements import Elements
 from medmm.dicom.header import Header, kind_of, mask_kind
 from medmm.dicom.parse import parse
 from medmm.dicom.references import MaskReference, reference_of
+from medmm.dicom.walk import UNREADABLE, walk
 from medmm.errors import DicomRefusal, OutputError
 
 CACHE_VERSION = 4
@@ -154,7 +155,7 @@ def scan(root: Path, *, cache: Path | None = None, progress: Progress | None = N
         progress: called with (files done, files in all).
 
     Raises:
-        DicomRefusal: ``no_dicom`` when there is no such folder.
+        DicomRefusal: ``no_dicom`` when there is no such folder, or it cannot be read.
         OutputError: when the cache cannot be written.
     """
     root = Path(root).resolve()
@@ -165,16 +166,18 @@ def scan(root: Path, *, cache: Path | None = None, progress: Progress | None = N
     facts: list[_Facts | None] = []
     shared: dict[_Common, _Common] = {}
     opened = 0
-    found = sorted(_walk(root), reverse=True)
+    found = sorted(walk(root), reverse=True)
     total = len(found)
     while found:
-        path, size, mtime_ns, inside = found.pop()
+        path, size, mtime_ns, unread = found.pop()
         old = known.get(path)
-        if old is not None and old[0].size == size and old[0].mtime_ns == mtime_ns:
+        if unread:
+            entry, fact = FileEntry(path, size, mtime_ns, *unread), None
+        elif old is not None and _same(old[0], size, mtime_ns):
             entry, fact = old
         else:
-            opened += inside
-            entry, fact = _examined(root, path, size, mtime_ns) if inside else _outside(path, size, mtime_ns)
+            opened += 1
+            entry, fact = _examined(root, path, size, mtime_ns)
         files.append(entry)
         facts.append(fact and (shared.setdefault(fact[0], fact[0]), fact[1]))
         if progress is not None and (len(files) % PROGRESS_EVERY == 1 or not found):
@@ -188,24 +191,9 @@ def scan(root: Path, *, cache: Path | None = None, progress: Progress | None = N
     return Index(root, tuple(files), tuple(_series(files, facts)), opened, tuple(masks))
 
 
-def _walk(root: Path) -> Iterator[tuple[str, int, int, bool]]:
-    """Yield (path relative to root, size, mtime_ns, lies inside root) of every file."""
-    prefix = len(os.fspath(root).rstrip(os.sep)) + 1
-    folders = [os.fspath(root)]
-    while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                    continue
-                inside = not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(root)
-                if entry.is_file() or not inside or entry.is_symlink():
-                    state = entry.stat(follow_symlinks=inside and Path(entry.path).exists())
-                    yield entry.path[prefix:].replace(os.sep, "/"), state.st_size, state.st_mtime_ns, inside
-
-
-def _outside(path: str, size: int, mtime_ns: int) -> tuple[FileEntry, None]:
-    return FileEntry(path, size, mtime_ns, "set_aside", "outside_root"), None
+def _same(old: FileEntry, size: int, mtime_ns: int) -> bool:
+    """Whether a file is as it was; one that could not be read may be readable now, and does not show it."""
+    return (old.size, old.mtime_ns) == (size, mtime_ns) and (old.status, old.reason) != UNREADABLE
 
 
 def _examined(root: Path, path: str, size: int, mtime_ns: int) -> tuple[FileEntry, _Facts | None]:
@@ -221,6 +209,8 @@ def _examined(root: Path, path: str, size: int, mtime_ns: int) -> tuple[FileEntr
             raise DicomRefusal("missing_tags", "no StudyInstanceUID or SeriesInstanceUID")
         facts = _facts(header)
     except DicomRefusal as refusal:
+        if not os.access(place, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+            return FileEntry(path, size, mtime_ns, *UNREADABLE), None
         status = "set_aside" if refusal.reason == "not_dicom" else "refused"
         return FileEntry(path, size, mtime_ns, status, refusal.reason), None
     return FileEntry(path, size, mtime_ns, "series", ""), facts
@@ -367,9 +357,14 @@ def _write_cache(cache: Path, root: Path, files: list[FileEntry], facts: list[_F
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile("w", dir=cache.parent, prefix=cache.name, delete=False) as file:  # mode 0600
-            for line in _cache_lines(root, files, facts):
-                file.write(json.dumps(line, separators=(",", ":")) + "\n")
-        Path(file.name).replace(cache)
+            try:
+                for line in _cache_lines(root, files, facts):
+                    file.write(json.dumps(line, separators=(",", ":")) + "\n")
+                file.close()
+                Path(file.name).replace(cache)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise OutputError(f"the index of the DICOM folder cannot be written: {error.strerror}") from None
 

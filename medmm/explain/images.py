@@ -49,13 +49,18 @@ def image_evidence(explainer: Explainer, observed: Observed, name: str) -> Image
         count=values.shape[_through(volume)] if values.ndim == 3 else 1,
         window=(low, high),
         window_text=f"{low:g} to {high:g}" if spec.kind == "intensity" else "",
-        labels=tuple((label, str(label)) for label in spec.labels),
+        labels=label_texts(spec),
         gate="passed" if found else "withheld" if gate else "not_run",
         gate_sentence=str(gate.get("sentence", "")),
         gap=found.gap if found else None,
         flagged=found.flagged if found else False,
         method=f"integrated gradients, {found.steps} steps, from the blurred image" if found else "",
     )
+
+
+def label_texts(spec: ImageSpec) -> tuple[tuple[int, str], ...]:
+    """Return (value, what a reader is shown) of the structures of a label map."""
+    return tuple((label, spec.label_names.get(label, f"label {label}")) for label in spec.labels)
 
 
 def _slices(

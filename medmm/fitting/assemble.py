@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,18 @@ import numpy as np
 from medmm.arrays import Ints
 from medmm.cohort.link import Cohort
 from medmm.columns import ImageSpec
-from medmm.errors import DataError, FittingError
+from medmm.errors import ConfigError, DataError, FittingError
 from medmm.fitting.candidates import Problem
 from medmm.fitting.inputs import Prepared, prepare_images
 from medmm.fitting.loop import OnEpoch
+from medmm.modality import Modality
 from medmm.recipe import Recipe
 from medmm.sample import Patient
 
 Progress = Callable[[str, int, int], None]
+
+MOST_VALUES = 1 << 29
+"""Of one batch of images: 2 GB; the first layer's activations take as much again."""
 
 
 def training_patients(cohort: Cohort, outcome: str) -> list[Patient]:
@@ -49,9 +54,11 @@ def assemble(
     """Load the tables and prepare the images of the patients, in their order.
 
     Raises:
+        ConfigError: if a batch of images would not fit into memory.
         FittingError: if a modality is absent for everybody.
     """
     modalities = recipe.build(dict(cohort.declarations))
+    _check_batches(recipe, modalities, len(patients))
     rows, images = {}, {}
     for name, modality in modalities.items():
         sources = [patient.sources[name] for patient in patients]
@@ -78,6 +85,16 @@ def assemble(
 def outer_folds(patients: Sequence[Patient]) -> Ints:
     """Return the outer fold of each patient, ``[patient]``."""
     return np.array([patient.fold for patient in patients], dtype=np.int64)
+
+
+def _check_batches(recipe: Recipe, modalities: Mapping[str, Modality], patients: int) -> None:
+    batch = min(recipe.fitting.batch_size, patients)
+    for name, modality in modalities.items():
+        if isinstance(modality.declaration, ImageSpec) and batch * prod(modality.shape) > MOST_VALUES:
+            raise ConfigError(
+                f"recipe {recipe.name}, {name}: {batch} images of {modality.shape} in one batch take "
+                f"{4 * batch * prod(modality.shape) / 2**30:.0f} GB; lower fitting.batch_size or the shape"
+            )
 
 
 def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:

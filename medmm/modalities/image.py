@@ -7,6 +7,8 @@ alone, so one prepared array serves every fold.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
@@ -37,7 +39,13 @@ PROJECTION_XRAY = frozenset({"CR", "DX", "MG", "PX", "IO", "RF", "RG", "XA"})
 LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601)."""
 
-Count = Annotated[int, Field(ge=1)]
+MOST_VOXELS = 1 << 27
+"""Of the network's grid: 512 along each of three axes."""
+
+MOST_PARAMETERS = 1 << 28
+"""Of one encoder, a gigabyte of weights."""
+
+Count = Annotated[int, Field(ge=1, le=8192)]
 Millimetres = Annotated[float, Field(gt=0)]
 
 
@@ -69,8 +77,8 @@ class ImageEncoderSettings(Declared):
     ] = "cnn"
     channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (16, 32, 64)
     patch: Count = 16
-    width: Count = 192
-    depth: Count = 12
+    width: Annotated[int, Field(ge=1, le=2048)] = 192
+    depth: Annotated[int, Field(ge=1, le=64)] = 12
     heads: Count = 3
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     pretrained: Pretrained | None = None
@@ -133,10 +141,23 @@ class ImageSettings(Declared):
             raise ValueError("`spacing_mm` has as many entries as `shape`")
         if self.window and self.window[0] >= self.window[1]:
             raise ValueError("`window` is (low, high) with low < high")
+        self._check_size()
         wrong = set(self.augment.flip) - set(self.axes)
         if wrong:
             raise ValueError(f"`augment.flip` names {sorted(wrong)}; this image's axes are {self.axes}")
         return self
+
+    def _check_size(self) -> None:
+        if prod(self.shape) > MOST_VOXELS:
+            raise ValueError(f"`shape` has {prod(self.shape):,} voxels, at most {MOST_VOXELS:,} are taken")
+        if self.augment.shift_voxels >= max(self.shape):
+            raise ValueError("`augment.shift_voxels` would shift the whole image out of sight")
+        if self.encoder.kind == "cnn":
+            kernel = 3 ** len(self.shape)
+            widths = (1, *self.encoder.channels)
+            count = sum(kernel * before * after for before, after in pairwise(widths))
+            if count > MOST_PARAMETERS:
+                raise ValueError(f"`encoder.channels` make {count:,} parameters, at most {MOST_PARAMETERS:,}")
 
     @property
     def axes(self) -> tuple[str, ...]:

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 class TableEncoderSettings(Declared):
     """The multilayer perceptron of a table; the last hidden layer is the embedding."""
 
-    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (32, 16)
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=8192)], ...], Field(min_length=1, max_length=8)] = (
+        32,
+        16,
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
 

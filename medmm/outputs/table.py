@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medmm.errors import DataError, OutputError
+from medmm.errors import DataError, OutputError, told
 from medmm.sample import Outcome, Score
 from medmm.sources.duck import read_parquet, write_parquet
 
@@ -78,8 +78,8 @@ def check_place(path: Path) -> None:
     _format(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}); name another folder") from None
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{str(path)!r} cannot be written ({told(error)}); name another folder") from None
 
 
 def write_scores(scores: Iterable[Score], path: Path) -> Path:
@@ -96,11 +96,10 @@ def write_scores(scores: Iterable[Score], path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(content, path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         if isinstance(error, OutputError):
             raise
-        why = error.strerror or type(error).__name__
-        raise OutputError(f"{path} cannot be written ({why}); name another folder") from None
+        raise OutputError(f"{str(path)!r} cannot be written ({told(error)}); name another folder") from None
     return path
 
 

@@ -42,7 +42,7 @@ __all__ = [
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Fitting(Declared):
@@ -71,7 +71,7 @@ class Comparison(Declared):
     """
 
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
-    resamples: Annotated[int, Field(ge=200)] = 2000
+    resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
 
 
 class Explanation(Declared):
@@ -83,7 +83,7 @@ class Explanation(Declared):
             share is printed with its standard error. The other fusions are explained exactly.
     """
 
-    evaluations: Annotated[int, Field(ge=200)] = 2000
+    evaluations: Annotated[int, Field(ge=200, le=1_000_000)] = 2000
 
 
 class Threshold(Declared):
@@ -123,7 +123,7 @@ class Recipe(Declared):
     comparison: Comparison = Comparison()
     explanation: Explanation = Explanation()
     threshold: Threshold | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     _folder: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")

@@ -15,7 +15,8 @@ from medmm.errors import ConfigError
 from medmm.modality import Form, Modality
 
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1024)]
+Few = Annotated[int, Field(ge=1, le=64)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Strength = Annotated[float, Field(ge=0)]
 
@@ -73,7 +74,7 @@ class LowRank(Joint):
 
     kind: Literal["lowrank"] = "lowrank"
     hidden: Count = 32
-    rank: Count = 4
+    rank: Few = 4
 
 
 class ProductOfExperts(Joint):
@@ -88,8 +89,8 @@ class MissingExperts(Joint):
 
     kind: Literal["moe_missing"] = "moe_missing"
     hidden: Count = 32
-    experts: Count = 8
-    top: Count = 2
+    experts: Few = 8
+    top: Few = 2
 
     @model_validator(mode="after")
     def _enough(self) -> MissingExperts:
@@ -111,8 +112,8 @@ class _Attending(Joint):
     """A fusion made of attention: ``heads`` divide ``width``."""
 
     width: Count = 16
-    heads: Count = 2
-    layers: Count = 1
+    heads: Few = 2
+    layers: Few = 1
 
     @model_validator(mode="after")
     def _divided(self) -> _Attending:
@@ -177,7 +178,7 @@ class LateStack(Declared):
 
     needs: ClassVar[tuple[Form, ...]] = ()
     kind: Literal["late_stack"] = "late_stack"
-    inner_folds: Annotated[int, Field(ge=2)] = 5
+    inner_folds: Annotated[int, Field(ge=2, le=100)] = 5
     smallest_class: Count = 5
     l2: Positive = 1.0
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from medmm.report.wording import plain
 
 LIMITS = (
     "- Calibrated on the folds' own models; the shipped model's calibration was not measured.",
@@ -38,9 +42,9 @@ def _head(description: Mapping[str, Any]) -> list[str]:
     return [
         f"# {description['name']}",
         "",
-        description["question"],
+        _prose(description["question"]),
         "",
-        f"**Intended use.** {description['intended_use']} Research use only; not a medical device.",
+        f"**Intended use.** {_prose(description['intended_use'])} Research use only; not a medical device.",
         "",
         f"**Trained on** {description['trained_on']} patients of cohort `{description['cohort']}`, "
         f"{description['positives']} with the outcome ({description['prevalence']:.0%}). "
@@ -48,6 +52,16 @@ def _head(description: Mapping[str, Any]) -> list[str]:
         f"{description['members']} member(s).",
         "",
     ]
+
+
+_INLINE = re.compile(r"[\\`*_\[\]|~]")
+_AT_THE_START = re.compile(r"^([#+\-=]|\d+[.)])")
+
+
+def _prose(text: str) -> str:
+    """Return a person's words as one line of Markdown that is nothing but words: no markup, no HTML."""
+    words = _INLINE.sub(r"\\\g<0>", html.escape(" ".join(plain(text).split()), quote=False))
+    return _AT_THE_START.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", words)
 
 
 def _section(heading: str, *lines: str) -> list[str]:

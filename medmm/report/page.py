@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from medmm.errors import OutputError
+from medmm.errors import OutputError, told
 from medmm.report import wording
 
 
@@ -39,8 +39,8 @@ def write_page(html: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=".page-", suffix=".html", dir=path.parent)
-    except OSError as error:
-        raise OutputError(f"cannot write a report in {path.parent}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write a report in {str(path.parent)!r}: {told(error)}") from error
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(html)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from medmm.errors import ConfigError, DataError
+from medmm.errors import UNUSABLE_PATH, ConfigError, DataError, told
 from medmm.sources.duck import Engine, literal, quoted
 
 DELIMITERS = ",;\t|"
@@ -51,10 +51,14 @@ def contained(root: Path, name: str) -> Path:
     """Return ``root / name``, which must stay inside ``root``.
 
     Raises:
-        ConfigError: if it leads out of the root.
+        ConfigError: if it leads out of the root, in a circle, or is no path.
     """
-    path = (root / name).resolve()
-    if not path.is_relative_to(root.resolve()):
+    try:
+        path = (root / name).resolve()
+        inside = path.is_relative_to(root.resolve())
+    except UNUSABLE_PATH as error:
+        raise ConfigError(f"{name!r} cannot be looked up ({told(error)}); give another name") from None
+    if not inside:
         raise ConfigError(f"{name!r} leads out of the data root; give a root that holds it")
     return path
 
@@ -108,8 +112,14 @@ def _header(path: Path, name: str, encoding: str) -> tuple[str, tuple[str, ...]]
         line = file.readline(MAX_HEADER_BYTES)
     if not line.strip():
         raise DataError(f"{name} is empty; a table begins with a line of column names")
+    if len(line) >= MAX_HEADER_BYTES:
+        raise DataError(f"{name}: the header is longer than {MAX_HEADER_BYTES >> 20} MB; repair the file")
     delimiter = max(DELIMITERS, key=line.count)
-    columns = next(csv.reader([line], delimiter=delimiter))
+    try:
+        columns = next(csv.reader([line], delimiter=delimiter))
+    except csv.Error:
+        limit = csv.field_size_limit()
+        raise DataError(f"{name}: a column name is longer than {limit} characters; repair the file") from None
     if len(set(columns)) < len(columns) or not all(column.strip() for column in columns):
         raise DataError(f"{name}: the header repeats a column name, or leaves one empty; name every column")
     return delimiter, tuple(columns)

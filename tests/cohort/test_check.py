@@ -76,3 +76,22 @@ def test_the_real_cohorts_are_accounted_for(
     assert sum(report.patterns.values()) == subjects
     assert [found for found, _ in report.outcomes.values()] == [positive]
     assert not [warning for warning in report.warnings if "does not mention" in warning]
+
+
+def test_warns_when_nothing_can_be_trained(small: Any) -> None:
+    small.write("labels.csv", ("patient_id", "ill"), [("001", "0"), ("002", "0")])
+    warnings = "\n".join(check(small.link()).warnings)
+    assert "ill: one class only, 0 of 2 positive; it cannot be trained" in warnings
+    small.write("labels.csv", ("patient_id", "ill"), [])
+    assert "ill: no labels; it cannot be trained" in "\n".join(check(small.link()).warnings)
+
+
+def test_warns_when_nobody_is_left(small: Any) -> None:
+    small.spec["exclusions"] = {
+        "too_young": {"field": "age", "below": 200},
+        "no_age": {"field": "age", "missing": True},
+    }
+    report = check(small.link())
+    assert report.flow.subjects.parts["kept"] == 0
+    assert [warning for warning in report.warnings if "nobody is left" in warning]
+    assert "warning: nobody is left" in "\n".join(report.lines())

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from medmm.cohort.draft import draft
+from medmm.cohort.draft.write import write_new
 from medmm.cohort.link import link
 from medmm.cohort.spec import load_spec
 from medmm.errors import ConfigError, DataError, OutputError
@@ -142,3 +143,14 @@ def test_the_real_cohort_needs_few_answers(shared: Callable[[str], Path], tmp_pa
     assert "post_index.csv" in spec["never_tables"]
     cohort = link(load_spec(tmp_path / "picai"), data, key=b"k" * 32)
     assert cohort.flow.files.parts["used"] == 7440
+
+
+def test_a_draft_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "cohort.yaml"
+    with pytest.raises(UnicodeEncodeError):
+        write_new(path, "name: whole\n" * 10_000 + "\ud800")
+    assert list(tmp_path.iterdir()) == []
+    write_new(path, "name: first\n")
+    with pytest.raises(FileExistsError):
+        write_new(path, "name: second\n")
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["name: first\n"]

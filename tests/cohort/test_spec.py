@@ -174,5 +174,44 @@ def test_a_file_nested_without_end_is_refused_at_once(tmp_path):
 
 @pytest.mark.parametrize("ends", [[110, 18], [5, 5], [float("nan"), 1], [0, float("inf")]])
 def test_a_range_goes_from_low_to_high(ends):
-    with pytest.raises(ValueError, match="the lower first"):
+    with pytest.raises(ValueError, match=r"the lower first|a finite number"):
         FieldSpec(role="input", kind="number", plausible=ends)
+
+
+def test_a_date_needs_a_calendar(small: Any) -> None:
+    small.spec["prediction_time"] = {"day": 0}
+    small.spec["biomarkers"]["columns"] = {"code": "code", "value": "value", "unit": "unit", "day": "taken"}
+    small.load()
+    small.spec["records"]["fields"]["age"] = {"role": "input", "kind": "date"}
+    with pytest.raises(ConfigError, match=r"records\.fields\.age: a date cannot be compared"):
+        small.load()
+    small.spec["records"]["fields"]["age"] = {"role": "time", "kind": "date"}
+    small.load()
+
+
+def test_labels_may_have_names(small: Any) -> None:
+    block = {"dir": "dicom", "kind": "label_map", "labels": [100, 200], "label_names": {100: "kidney"}}
+    small.spec["images"] = {"zones": block}
+    assert small.load().images["zones"].label_names == {100: "kidney"}
+    block["label_names"] = {300: "spleen"}
+    with pytest.raises(ConfigError, match=r"`label_names` names \[300\]"):
+        small.load()
+
+
+@pytest.mark.parametrize("key", ["name", "root", "title"])
+def test_a_nul_in_a_value_is_named_by_its_line(small: Any, key: str) -> None:
+    small.load()
+    with (small.root / "cohort.yaml").open("a") as file:
+        file.write(f'{key}: "a\\0b"\n')
+    with pytest.raises(ConfigError, match=r"line \d+: no value holds a NUL"):
+        load_spec(small.root)
+
+
+def test_a_place_that_is_no_path_is_refused(small: Any, tmp_path: Path) -> None:
+    spec = small.load()
+    (tmp_path / "round").symlink_to("round")
+    for root in ("a\0b", tmp_path / "round"):
+        with pytest.raises(ConfigError, match="data root"):
+            data_root(spec, Path(root))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_spec(Path("a\0b"))

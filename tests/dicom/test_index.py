@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import stat
+import tempfile
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,3 +202,69 @@ def test_a_cached_index_of_ten_thousand_files_reads_quickly(scanner, tmp_path):
         assert scan(scanner.folder, cache=cache).opened == 0
         spent.append(time.process_time() - start)
     assert min(spent) < 0.15
+
+
+@contextmanager
+def somebody():
+    """Be a user whom permissions bind: root reads everything."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def locked():
+    """A folder outside the private one of the tests, with a file and a folder that nobody may read."""
+    with tempfile.TemporaryDirectory(prefix="medmm-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "notes.txt").write_text("nothing")
+        (folder / "locked").mkdir(mode=0o700)
+        (folder / "locked" / "inside.dcm").write_text("nothing")
+        (folder / "secret.dcm").write_text("nothing")
+        (folder / "locked").chmod(0)
+        (folder / "secret.dcm").chmod(0)
+        (folder / "round").symlink_to("round")
+        yield folder
+        (folder / "locked").chmod(0o700)
+
+
+def test_what_cannot_be_read_is_refused_with_its_reason(locked, tmp_path):
+    with somebody():
+        index = scan(locked)
+    assert [(entry.path, entry.status, entry.reason) for entry in index.files] == [
+        ("locked/", "refused", "unreadable"),
+        ("notes.txt", "set_aside", "not_dicom"),
+        ("round", "refused", "unreadable"),
+        ("secret.dcm", "refused", "unreadable"),
+    ]
+
+
+def test_what_became_readable_is_read_again(locked):
+    with tempfile.TemporaryDirectory(prefix="medmm-test-") as cache:
+        Path(cache).chmod(0o777)
+        with somebody():
+            scan(locked, cache=Path(cache) / "index")
+        (locked / "locked").chmod(0o755)
+        (locked / "secret.dcm").chmod(0o644)
+        with somebody():
+            index = scan(locked, cache=Path(cache) / "index")
+        found = {entry.path: entry.reason for entry in index.files}
+        assert found["secret.dcm"] == found["locked/inside.dcm"] == "not_dicom"
+
+
+def test_a_root_that_cannot_be_listed_is_refused(locked):
+    with somebody(), pytest.raises(DicomRefusal, match="no_dicom: the folder cannot be read"):
+        scan(locked / "locked")
+
+
+def test_a_cache_that_cannot_be_put_in_its_place_leaves_nothing(archive, tmp_path):
+    (tmp_path / "kept" / "index").mkdir(parents=True)
+    with pytest.raises(OutputError, match="cannot be written"):
+        scan(archive, cache=tmp_path / "kept" / "index")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["index"]

@@ -142,3 +142,19 @@ def test_names_and_texts_cannot_leave_their_quotes(tmp_path: Path) -> None:
             f"SELECT {quoted(hostile)} FROM {quoted(hostile)} WHERE {literal('it' + chr(39) + 's')} <> ''"
         )
     assert found == [("it's",)]
+
+
+def test_a_name_that_is_no_path_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "round.csv").symlink_to("round.csv")
+    for name, why in (("a\0b.csv", "no path may hold"), ("round.csv", "in a circle|Too many levels")):
+        with pytest.raises(ConfigError, match=why), Engine(threads=1) as engine:
+            open_table(engine, tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"), [(200_000, "longer than 131072"), (2_000_000, "longer than 1 MB")]
+)
+def test_a_bottomless_header_is_refused(tmp_path: Path, cell: int, message: str) -> None:
+    (tmp_path / "t.csv").write_text("id," + "x" * cell + "\n1,2\n")
+    with pytest.raises(DataError, match=message):
+        _read(tmp_path, "t.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -299,7 +300,11 @@ def _unused(name: str, taken: set[str]) -> str:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that must not exist yet."""
+    """Write a file that must not exist yet; it appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        path.hardlink_to(partial)  # unlike a rename, a link never replaces what is there
+    finally:
+        partial.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from medmm.cohort.synthetic.subjects import (
     subjects,
 )
 from medmm.cohort.synthetic.tables import tables
-from medmm.errors import ConfigError, OutputError
+from medmm.errors import UNUSABLE_PATH, ConfigError, OutputError, told
 
 FEWEST = 40
 """Below this, a fold of three may hold one class only, and the special patients crowd out the others."""
@@ -61,7 +61,10 @@ def synthesize(
             f"a synthetic cohort has {FEWEST} to {MOST} patients and a seed of 0 or more,"
             f" not {patients} patients with seed {seed}"
         )
-    out = Path(out).resolve()
+    try:
+        out = Path(out).resolve()
+    except UNUSABLE_PATH as error:
+        raise OutputError(f"no cohort can be written there ({told(error)}); choose a new folder") from None
     made = {"generator": _VERSION, "patients": patients, "seed": seed}
     if _holds(out, made):
         return out
@@ -88,14 +91,19 @@ def _holds(out: Path, made: Mapping[str, int]) -> bool:
         return False
     if not out.is_dir():
         raise OutputError(f"cannot write the synthetic cohort to {out}: it is a file; choose a new folder")
-    try:
-        if json.loads((out / "truth.json").read_text())["made"] == made:
-            return True
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    if _made(out) == made:
+        return True
     if any(out.iterdir()):
         raise OutputError(f"{out} is not empty and holds another cohort or other files; choose a new folder")
     return False
+
+
+def _made(out: Path) -> object:
+    """Return what the truth beside a cohort says of how it was made; None where none is to be read."""
+    try:
+        return json.loads((out / "truth.json").read_text())["made"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _write(
