@@ -35,7 +35,15 @@ class Declared(BaseModel):
 
 
 class FieldSpec(Declared):
-    """One column of a wide table: a clinical field with at most one value per patient."""
+    """One clinical field with at most one value per patient: a column of a wide table, or found by events.
+
+    Attributes:
+        event: the code of the events that it is read from, instead of a column: the last one known at the
+            prediction time. A flag is "yes" where there is one, whatever its value.
+        window_days: how far back such an event may lie; None for any time.
+        absent: what a patient without such an event has ("no"); None for a missing value.
+        age_from: the column of birth dates of which a number is the completed years at the prediction time.
+    """
 
     role: Role
     kind: Kind = "category"
@@ -46,10 +54,18 @@ class FieldSpec(Declared):
     code: str | None = None
     missing_codes: Words = ()
     levels: Words = ()
+    event: str | None = None
+    window_days: Annotated[float, Field(gt=0)] | None = None
+    absent: str | None = None
+    age_from: str | None = None
     why: str | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> FieldSpec:
+        if self.event is None and (self.window_days is not None or self.absent is not None):
+            raise ValueError("`window_days` and `absent` speak of events; name their code as `event`")
+        if self.age_from is not None and (self.kind != "number" or self.event is not None):
+            raise ValueError("`age_from` makes a field of kind `number`, and takes the place of `event`")
         if self.role == "never" and not self.why:
             raise ValueError("a column that is never used says `why`")
         if self.kind == "ordinal" and len(self.levels) < 2:

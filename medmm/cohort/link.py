@@ -40,6 +40,8 @@ class Cohort:
             subjects knows them) or, of those asked for by name, "not_in_any_source".
         series: every candidate series of every image block, chosen or not.
         fingerprints: per (subject, block), what identifies the chosen series: its UID and file sizes.
+        days: per subject, the day of the prediction time; read by a split by time, and by nothing else.
+        groups: per subject, what `splits.groups` says (a family); "" where nothing is known.
     """
 
     spec: CohortSpec
@@ -49,6 +51,8 @@ class Cohort:
     excluded: Mapping[str, str]
     series: Sequence[Candidate]
     fingerprints: Mapping[tuple[str, str], str] = field(repr=False, default_factory=dict)
+    days: Mapping[str, float] = field(repr=False, default_factory=dict)
+    groups: Mapping[str, str] = field(repr=False, default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
@@ -157,6 +161,8 @@ def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
         dict(sorted(excluded.items())),
         tuple(candidates(chosen, key)),
         archive.fingerprints(chosen),
+        {subject: predictions[subject].day for subject in kept},
+        {subject: rows[subject][spec.splits.groups].text for subject in kept if spec.splits.groups},
     )
 
 
@@ -254,13 +260,13 @@ def _long_tables(opened: Opened, kept: Mapping[str, Moment]) -> tuple[Results, W
         results = look_back(
             opened.engine,
             spec.biomarkers,
-            opened.tables[spec.biomarkers.table],
+            opened.table(spec.biomarkers),
             spec.biomarkers.columns.id or spec.subjects.id,
             same_day=same_day,
             restricted=restricted,
         )
     if spec.notes:
-        table = opened.tables[spec.notes.table]
+        table = opened.table(spec.notes)
         id_column = spec.notes.columns.id or spec.subjects.id
         notes = read_notes(
             opened.engine, spec.notes, table, id_column, same_day=same_day, restricted=restricted

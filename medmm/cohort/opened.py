@@ -7,15 +7,29 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from medmm.cohort import wide
+from medmm.cohort.facts import Facts, last_known
 from medmm.cohort.moments import Moment
 from medmm.cohort.roles import check_columns, tables_to_read
-from medmm.cohort.spec import CohortSpec
+from medmm.cohort.spec import CohortSpec, Records
 from medmm.columns import FieldSpec, Value
 from medmm.errors import DataError
+from medmm.sources import open_source
+from medmm.sources.canonical import RELATIONS
 from medmm.sources.duck import Engine, quoted
-from medmm.sources.tables import Table, open_table
+from medmm.sources.tables import Table, Where, open_table
+
+
+class _Part(Protocol):
+    """What names a table and says which of its rows count."""
+
+    @property
+    def table(self) -> str | None: ...
+
+    @property
+    def where(self) -> Where: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +60,11 @@ class Opened:
         """
         wanted = None if subjects is None else tuple(sorted(set(subjects)))
         engine.put("wanted", {"id": ("VARCHAR", wanted or ())})
-        tables = {name: open_table(engine, root, name) for name in tables_to_read(spec, outcomes=outcomes)}
+        names = tables_to_read(spec, outcomes=outcomes)
+        offered = {}
+        if spec.source is not None and not RELATIONS.keys().isdisjoint(names):
+            offered = open_source(engine, root, spec.source, wanted)
+        tables = {name: offered.get(name) or open_table(engine, root, name) for name in names}
         check_columns(spec, tables, outcomes=outcomes)
         return cls(engine, spec, tables, wanted, outcomes)
 
@@ -57,28 +75,31 @@ class Opened:
 
     def listed(self) -> list[str]:
         """Return the ids of the subject table, sorted."""
-        return self._ids(self.spec.subjects.table, self.spec.subjects.id, unique=True)
+        return self._ids(self.table(self.spec.subjects), self.spec.subjects.id, unique=True)
 
     def everywhere(self) -> set[str]:
         """Return the ids of every table that is read; of those asked for, when only some are."""
         spec, subject = self.spec, self.spec.subjects.id
-        wide_tables = {(spec.subjects.table, subject)}
+        wide_tables = [(self.table(spec.subjects), subject)]
         if spec.prediction_time.table:
-            wide_tables.add((spec.prediction_time.table, subject))
+            wide_tables.append((self.table(spec.prediction_time), subject))
         if spec.records:
-            wide_tables.add((spec.records.table, spec.records.id or subject))
+            wide_tables.append((self.tables[spec.records.table], spec.records.id or subject))
         if self.outcomes:
-            wide_tables |= {(outcome.table, outcome.id or subject) for outcome in spec.outcomes.values()}
-        long_tables = {
-            (part.table, part.columns.id or subject)
-            for part in (spec.biomarkers, spec.notes)
-            if part is not None
+            wide_tables += [(self.table(o), o.id or subject) for o in spec.outcomes.values()]
+        events = spec.records.events if spec.records else None
+        long_tables = [
+            (self.table(part), part.columns.id or subject)
+            for part in (spec.biomarkers, spec.notes, events)
+            if part is not None and part.table in self.tables
+        ]
+        found = {
+            i for table, column in dict.fromkeys(wide_tables) for i in self._ids(table, column, unique=True)
         }
-        found = {i for table, column in sorted(wide_tables) for i in self._ids(table, column, unique=True)}
         if self.wanted is not None and found.issuperset(self.wanted):
             return found  # one patient is not worth a pass over every result
         return found | {
-            i for table, column in sorted(long_tables) for i in self._ids(table, column, unique=False)
+            i for table, column in dict.fromkeys(long_tables) for i in self._ids(table, column, unique=False)
         }
 
     def prediction_times(self, listed: Sequence[str]) -> tuple[dict[str, Moment], Counter[str]]:
@@ -88,10 +109,9 @@ class Opened:
             return dict.fromkeys(listed, Moment(time.day)), Counter({f"day {time.day}": len(listed)})
         if not (time.table and time.column):
             return {}, Counter()
-        table = self.tables[time.table]
         found = wide.moments(
             self.engine,
-            table,
+            self.table(time),
             self.spec.subjects.id,
             time.column,
             whole_days=time.resolution == "day",
@@ -108,7 +128,7 @@ class Opened:
         return {
             name: field
             for name, field in self.spec.records.fields.items()
-            if field.role in ("input", "subgroup") or name in looked_at
+            if field.role in ("input", "subgroup") or name in looked_at or name == self.spec.splits.groups
         }
 
     def records(self, predictions: Mapping[str, Moment]) -> tuple[dict[str, dict[str, Value]], wide.Fields]:
@@ -117,15 +137,36 @@ class Opened:
         records = self.spec.records
         if records is None or not reader.fields:
             return {}, reader
+        columns = {name: field.age_from or name for name, field in reader.fields.items() if not field.event}
         found = wide.cells(
             self.engine,
             self.tables[records.table],
             records.id or self.spec.subjects.id,
-            list(reader.fields),
+            list(columns.values()),
             restricted=self.restricted,
         )
-        empty = ("",) * len(reader.fields)
-        return {s: reader.row(found.get(s, empty), moment) for s, moment in predictions.items()}, reader
+        facts = self._facts(records, reader.fields, predictions)
+        empty = ("",) * len(columns)
+        return {
+            s: reader.row(dict(zip(columns, found.get(s, empty), strict=True)), facts.get(s, {}), moment)
+            for s, moment in predictions.items()
+        }, reader
+
+    def _facts(
+        self, records: Records, fields: Mapping[str, FieldSpec], predictions: Mapping[str, Moment]
+    ) -> Facts:
+        sought = {name: field for name, field in fields.items() if field.event}
+        if not sought or records.events is None:
+            return {}
+        return last_known(
+            self.engine,
+            records.events,
+            self.table(records.events),
+            records.events.columns.id or self.spec.subjects.id,
+            fields=sought,
+            predictions=predictions,
+            same_day=self.spec.same_day.results == "known",
+        )
 
     def labels(self) -> dict[str, dict[str, float]]:
         """Return, per outcome, the label of every subject that has one."""
@@ -135,7 +176,7 @@ class Opened:
             name: wide.labels(
                 wide.cells(
                     self.engine,
-                    self.tables[outcome.table],
+                    self.table(outcome),
                     outcome.id or self.spec.subjects.id,
                     [outcome.column or name],
                     restricted=self.restricted,
@@ -170,5 +211,9 @@ class Opened:
             )
         return found
 
-    def _ids(self, table: str, column: str, *, unique: bool) -> list[str]:
-        return wide.ids(self.engine, self.tables[table], column, restricted=self.restricted, unique=unique)
+    def table(self, part: _Part) -> Table:
+        """Return the table of a part of the specification, and of its rows those that count."""
+        return self.tables[part.table or ""].where(part.where)
+
+    def _ids(self, table: Table, column: str, *, unique: bool) -> list[str]:
+        return wide.ids(self.engine, table, column, restricted=self.restricted, unique=unique)

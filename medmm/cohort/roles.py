@@ -41,12 +41,19 @@ def _of_records(spec: CohortSpec) -> Iterator[tuple[str, str, str]]:
         return
     table = spec.records.table
     yield table, spec.records.id or spec.subjects.id, "records.id"
-    for name, field in spec.records.fields.items():
-        if field.role in ("input", "subgroup"):
+    for name, field in spec.records.columns.items():
+        if field.role in ("input", "subgroup") or name == spec.splits.groups:
             yield table, name, f"records.fields.{name}"
+    for name, field in spec.records.fields.items():
+        if field.age_from:
+            yield table, field.age_from, f"records.fields.{name}.age_from"
     for reason, exclusion in spec.exclusions.items():
-        if exclusion.field:
+        if exclusion.field in spec.records.columns:
             yield table, exclusion.field, f"exclusions.{reason}"
+    if spec.records.events:
+        mapped = {"id": spec.subjects.id} | spec.records.events.columns.model_dump(exclude_none=True)
+        for key, column in mapped.items():
+            yield spec.records.events.table, column, f"records.events.columns.{key}"
 
 
 def _of_long_tables(spec: CohortSpec) -> Iterator[tuple[str, str, str]]:
@@ -58,6 +65,22 @@ def _of_long_tables(spec: CohortSpec) -> Iterator[tuple[str, str, str]]:
     if spec.crosswalk:
         for key, column in spec.crosswalk.model_dump(exclude_none=True, exclude={"table"}).items():
             yield spec.crosswalk.table, column, f"crosswalk.{key}"
+
+
+def _filtered(spec: CohortSpec, table: str) -> Iterator[str]:
+    """Columns of a table that only choose its rows."""
+    events = spec.records.events if spec.records else None
+    parts = (
+        spec.subjects,
+        spec.prediction_time,
+        spec.biomarkers,
+        spec.notes,
+        events,
+        *spec.outcomes.values(),
+    )
+    for part in parts:
+        if part is not None and part.table == table:
+            yield from part.where
 
 
 def check_columns(spec: CohortSpec, tables: Mapping[str, Table], *, outcomes: bool) -> None:
@@ -73,9 +96,11 @@ def check_columns(spec: CohortSpec, tables: Mapping[str, Table], *, outcomes: bo
     for name, table in tables.items():
         for column, why in declared.get(name, {}).items():
             table.require([column], why=why)
-        settled = {*every.get(name, {}), *spec.never_columns.get(name, {})}
+        settled = {*every.get(name, {}), *spec.never_columns.get(name, {}), *_filtered(spec, name)}
         if spec.records and spec.records.table == name:
             settled |= set(spec.records.fields)
+        if table.canonical:
+            continue  # what its columns are is settled, and none is an input by itself
         homeless += [f"{name}: {column}" for column in table.columns if column not in settled]
     if homeless:
         more = f" and {len(homeless) - 20} more" if len(homeless) > 20 else ""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
 from medmm.cohort.declare import did_you_mean, read_yaml, refuse_questions, validated
+from medmm.cohort.division import Share, Splits
+from medmm.cohort.origin import Filter, Source, with_source
 from medmm.columns import AssumeKnown, Declared, FieldSpec, ImageSpec, NotesSpec, ResultSpec, Words
 from medmm.errors import UNUSABLE_PATH, ConfigError, told
 
@@ -20,7 +22,6 @@ BLOCKS = ("records", "biomarkers", "series", "notes")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 Reason = Annotated[str, StringConstraints(min_length=3)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 Undated = Literal["refuse"] | AssumeKnown
 Knowledge = Literal["known", "not_known"]
 
@@ -30,6 +31,7 @@ class Subjects(Declared):
 
     table: str
     id: str
+    where: Filter = Field(default_factory=dict)
 
 
 class PredictionTime(Declared):
@@ -41,6 +43,7 @@ class PredictionTime(Declared):
 
     table: str | None = None
     column: str | None = None
+    where: Filter = Field(default_factory=dict)
     resolution: Literal["day", "second"] = "day"
     day: int | None = None
     from_image: str | None = None
@@ -78,20 +81,12 @@ class OutcomeSpec(Declared):
     table: str
     id: str | None = None
     column: str | None = None
+    where: Filter = Field(default_factory=dict)
     kind: Literal["binary"] = "binary"
     positive: int | str | bool
     negative: int | str | bool | None = None
     missing_codes: Words = ()
     label: str | None = None
-
-
-class Records(Declared):
-    """A wide table: one row per subject, one declared role per column."""
-
-    table: str
-    id: str | None = None
-    fields: dict[str, FieldSpec]
-    max_unparsable: Share = 0.05
 
 
 class ResultColumns(Declared):
@@ -116,6 +111,43 @@ class ResultColumns(Declared):
         return self
 
 
+class Events(Declared):
+    """A long table that record fields are read from, by their `event`.
+
+    Attributes:
+        undated: what becomes of an event without a time.
+    """
+
+    table: str
+    columns: ResultColumns
+    where: Filter = Field(default_factory=dict)
+    undated: Undated = "refuse"
+
+
+class Records(Declared):
+    """A wide table: one row per subject, one declared role per column; some fields may come from events."""
+
+    table: str
+    id: str | None = None
+    events: Events | None = None
+    fields: dict[str, FieldSpec]
+    max_unparsable: Share = 0.05
+
+    @model_validator(mode="after")
+    def _events_declared(self) -> Records:
+        for name, field in self.fields.items():
+            if field.event is not None and self.events is None:
+                raise ValueError(
+                    f"field {name!r} is read from events; say under `events` which table has them"
+                )
+        return self
+
+    @property
+    def columns(self) -> dict[str, FieldSpec]:
+        """The fields that are columns of the table."""
+        return {name: f for name, f in self.fields.items() if f.event is None and not f.age_from}
+
+
 class Biomarkers(Declared):
     """A long table: any number of timed results per subject.
 
@@ -130,6 +162,7 @@ class Biomarkers(Declared):
 
     table: str
     columns: ResultColumns
+    where: Filter = Field(default_factory=dict)
     results: dict[Name, ResultSpec]
     undated: Undated = "refuse"
     no_unit: Literal["refuse"] | AssumeKnown = "refuse"
@@ -174,6 +207,7 @@ class Notes(Declared):
 
     table: str
     columns: NoteColumns
+    where: Filter = Field(default_factory=dict)
     undated: Undated = "refuse"
     input: NotesSpec | None = None
 
@@ -209,21 +243,12 @@ class Exclusion(Declared):
         return self
 
 
-class Splits(Declared):
-    """How subjects are divided; always whole subjects, never images or rows."""
-
-    by: Literal["patient"] = "patient"
-    stratify: tuple[str, ...] = ()
-    held_out: Share = 0.0
-    folds: Annotated[int, Field(ge=2, le=20)] = 5
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
-
-
 class CohortSpec(Declared):
     """A whole cohort.yaml.
 
     Attributes:
         root: folder of the data; None when the caller names it.
+        source: a data model that offers the tables `subjects`, `events` and `notes`, beside the files.
         never_tables: tables that no model may see, and why.
         never_columns: per table, columns outside `records.fields` that no model may see, and why.
         deidentification: what was done to the data before it came here, in a sentence.
@@ -234,6 +259,7 @@ class CohortSpec(Declared):
     title: str | None = None
     root: str | None = None
     deidentification: str | None = None
+    source: Source | None = None
     subjects: Subjects
     prediction_time: PredictionTime
     same_day: SameDay = SameDay()
@@ -247,6 +273,11 @@ class CohortSpec(Declared):
     never_columns: dict[str, dict[str, Reason]] = Field(default_factory=dict)
     exclusions: dict[Name, Exclusion] = Field(default_factory=dict)
     splits: Splits = Splits()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_source(cls, values: Any) -> Any:
+        return with_source(values) if isinstance(values, dict) and values.get("source") else values
 
     @model_validator(mode="after")
     def _coherent(self) -> CohortSpec:
@@ -267,6 +298,8 @@ class CohortSpec(Declared):
         """Every table that is read, sorted."""
         parts = (self.subjects, self.records, self.biomarkers, self.notes, self.crosswalk)
         tables = {part.table for part in parts if part is not None}
+        if self.records and self.records.events:
+            tables.add(self.records.events.table)
         tables |= {outcome.table for outcome in self.outcomes.values()}
         if self.prediction_time.table:
             tables.add(self.prediction_time.table)
@@ -284,6 +317,12 @@ class CohortSpec(Declared):
                     + did_you_mean(word, strata)
                 )
         fields = list(self.records.fields) if self.records else []
+        for key, named, what, having in (
+            ("groups", self.splits.groups, "field of the records", fields),
+            ("site", self.splits.site, "subgroup", list(self.subgroups)),
+        ):
+            if named is not None and named not in having:
+                raise ValueError(f"splits.{key}: {named!r} is no {what}" + did_you_mean(named, having))
         for reason, exclusion in self.exclusions.items():
             known, word = next(
                 (known, word)

@@ -6,14 +6,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 
+from medmm.cohort.facts import Fact, read_fact
 from medmm.cohort.moments import Moment, iso_moment, sql_aware, sql_day, sql_instant_us
 from medmm.cohort.spec import OutcomeSpec, Records
-from medmm.cohort.values import parse_number, read_field
+from medmm.cohort.values import parse_number, read_field, read_number
 from medmm.columns import MISSING, FieldSpec, Status, Value
 from medmm.errors import DataError
 from medmm.sources.duck import Engine, quoted
 from medmm.sources.tables import Table
+
+_EPOCH = date(1970, 1, 1).toordinal()
 
 Cells = Mapping[str, tuple[str, ...]]
 """By subject id, the trimmed cells of the columns asked for; an empty cell is ""."""
@@ -104,15 +108,30 @@ class Fields:
     filled: Counter[str] = field(default_factory=Counter)
     _seen: dict[tuple[str, str], Value] = field(default_factory=dict)
 
-    def row(self, texts: Sequence[str], prediction: Moment) -> dict[str, Value]:
-        """Read one subject's cells, in the order of ``fields``."""
+    def row(
+        self, texts: Mapping[str, str], facts: Mapping[str, Fact], prediction: Moment
+    ) -> dict[str, Value]:
+        """Read one subject's fields, each from its cell or its event.
+
+        Args:
+            texts: the cells, by field; of a field with ``age_from``, the date of birth.
+            facts: the events that count, by field.
+            prediction: the subject's prediction time.
+        """
         row = {}
-        for (name, spec), text in zip(self.fields.items(), texts, strict=True):
-            if spec.kind == "date":
-                value = self._date(name, text, prediction)
+        for name, spec in self.fields.items():
+            if spec.event is not None and spec.kind != "date":
+                value = read_fact(facts.get(name), spec)
+            elif spec.event is not None:
+                fact = facts.get(name)
+                value = self._date(name, fact.value if fact and not fact.refused else "", prediction)
+            elif spec.age_from is not None:
+                value = _age(texts[name], spec, prediction)
+            elif spec.kind == "date":
+                value = self._date(name, texts[name], prediction)
             else:
-                known = self._seen.get((name, text))
-                value = known or self._seen.setdefault((name, text), read_field(text, spec))
+                seen = (name, texts[name])
+                value = self._seen.get(seen) or self._seen.setdefault(seen, read_field(texts[name], spec))
             self._count(name, value)
             row[name] = value
         return row
@@ -151,6 +170,21 @@ class Fields:
             self.filled[name] += 1
         if value.status is Status.UNPARSABLE:
             self.unparsable.setdefault(name, Counter())[value.text] += 1
+
+
+def _age(text: str, spec: FieldSpec, prediction: Moment) -> Value:
+    """Completed years from a date of birth to the prediction time.
+
+    Whoever was born on 29 February turns a year older on 1 March where there is no such day.
+    """
+    if not text or text in spec.missing_codes:
+        return MISSING
+    born = iso_moment(text[:10])
+    if born is None:
+        return Value(None, Status.UNPARSABLE, text)
+    then, now = (date.fromordinal(int(m.day // 1) + _EPOCH) for m in (born, prediction))
+    years = now.year - then.year - ((now.month, now.day) < (then.month, then.day))
+    return read_number(str(years), spec.plausible)
 
 
 def _days_before(moment: Moment, spec: FieldSpec, prediction: Moment) -> Value:

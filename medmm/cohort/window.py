@@ -112,22 +112,34 @@ def look_back(
     return Results(rows, met, total, undated, unparsable, _courses(engine, list(inputs.items())))
 
 
-def _text(column: str | None) -> str:
+def sql_text(column: str | None) -> str:
+    """SQL: a cell as trimmed text; an empty one, or a column that is not mapped, is ''."""
     return f"coalesce(trim({quoted(column)}), '')" if column else "''"
+
+
+def sql_status_rank(column: str) -> str:
+    """SQL: the rank of a status by :data:`STATUS_RANK`, of a lower-case column."""
+    rank = " ".join(f"WHEN {literal(word)} THEN {place}" for word, place in STATUS_RANK.items())
+    return f"CASE {column} {rank} ELSE 2 END"
+
+
+def sql_withdrawn(column: str) -> str:
+    """SQL: whether a status says that the result is none."""
+    return f"{column} IN ({', '.join(literal(word) for word in WITHDRAWN)})"
 
 
 def _raw(engine: Engine, spec: Biomarkers, table: Table, id_column: str, *, restricted: bool) -> None:
     columns = spec.columns
-    available = _text(columns.available_at)
+    available = sql_text(columns.available_at)
     cells = {
-        "id": _text(id_column),
-        "code": _text(columns.code),
-        "name": _text(columns.name),
-        "value": _text(columns.value),
-        "unit": _text(columns.unit),
-        "taken": f"coalesce(nullif({_text(columns.time or columns.day)}, ''), {available})",
+        "id": sql_text(id_column),
+        "code": sql_text(columns.code),
+        "name": sql_text(columns.name),
+        "value": sql_text(columns.value),
+        "unit": sql_text(columns.unit),
+        "taken": f"coalesce(nullif({sql_text(columns.time or columns.day)}, ''), {available})",
         "available": available,
-        "state": f"lower({_text(columns.status)})",
+        "state": f"lower({sql_text(columns.status)})",
     }
     listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in cells.items())
     # one patient: one pass over the file; everybody: a view, so that a table beyond memory stays on disk
@@ -182,10 +194,8 @@ def _rows_without_candidates(engine: Engine, spec: Biomarkers, *, restricted: bo
 def _candidates(engine: Engine, spec: Biomarkers, name: str, *, same_day: bool) -> None:
     """The table ``candidate``: rows of kept subjects and input codes, with the fate of their time."""
     parsed = ", ".join(sql_clock(c, days=spec.columns.day is not None) for c in ("taken", "available"))
-    withdrawn = ", ".join(literal(word) for word in WITHDRAWN)
     taken_known, available_known = (sql_known_by(c, same_day=same_day) for c in ("taken", "available"))
     undated = "'undated'" if spec.undated == "refuse" else "''"
-    rank = " ".join(f"WHEN {literal(word)} THEN {place}" for word, place in STATUS_RANK.items())
     engine.run(
         f"CREATE TEMP VIEW timed AS SELECT coded.*, kept.subject, t_day, t_us, t_aware, {parsed}"
         " FROM coded JOIN kept ON coded.id = kept.id WHERE result >= 0"
@@ -195,10 +205,10 @@ def _candidates(engine: Engine, spec: Biomarkers, name: str, *, same_day: bool) 
     )
     engine.run(
         f"CREATE TEMP TABLE candidate AS SELECT subject, result, value, unit, days, {mixed} AS mixed,"
-        f" CASE state {rank} ELSE 2 END AS rank, {sql_offset_days('taken')} AS offset_days,"
+        f" {sql_status_rank('state')} AS rank, {sql_offset_days('taken')} AS offset_days,"
         f" CASE WHEN NOT coalesce(({taken_known}) AND (available_day IS NULL OR {available_known}), true)"
         " THEN 'later'"
-        f" WHEN state IN ({withdrawn}) THEN 'withdrawn'"
+        f" WHEN {sql_withdrawn('state')} THEN 'withdrawn'"
         " WHEN (taken <> '' AND taken_day IS NULL) OR (available <> '' AND available_day IS NULL)"
         " THEN 'unparsable'"
         f" WHEN taken_day IS NULL THEN {undated}"

@@ -18,6 +18,8 @@ from typing import Any
 from medmm.errors import DataError, OutputError
 
 MEMORY_MB = 1024
+MAX_CELLS_BYTES = 32 << 20
+"""The longest line of a table that a source has written itself."""
 THREADS = 2
 
 
@@ -56,6 +58,7 @@ class Engine:
             },
         )
         self._connection.execute("SET enable_progress_bar = false")  # it would write over a caller's output
+        self._connection.execute("SET TimeZone = 'UTC'")  # an instant reads the same on every machine
 
     def __enter__(self) -> Engine:
         return self
@@ -92,6 +95,39 @@ class Engine:
         values = [list(values) for _, values in columns.values()]
         sql = f"CREATE OR REPLACE TEMP TABLE {quoted(name)} AS SELECT {parts}"
         self._execute(sql, values, "a value that was passed in, such as an id that is not text,")
+
+    def private(self, name: str) -> Path:
+        """Return a path in the engine's own folder, which disappears with it."""
+        return Path(self._spill.name) / name
+
+    def keep_csv(self, path: Path, columns: Sequence[str], *, what: str) -> str:
+        """Turn a CSV file of the private folder into Parquet and return the SQL that reads it.
+
+        An empty cell becomes NULL.
+
+        Raises:
+            DataError: as :meth:`run`.
+        """
+        types = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in columns)
+        kept = path.with_suffix(".parquet")
+        cells = ", ".join(f"nullif({quoted(column)}, '') AS {quoted(column)}" for column in columns)
+        self.run(
+            f"COPY (SELECT {cells}"
+            f" FROM read_csv({literal(str(path))}, auto_detect=false, header=true, delim=',', quote='\"',"
+            f" escape='\"', nullstr='', max_line_size={MAX_CELLS_BYTES}, columns={{{types}}}))"
+            f" TO {literal(str(kept))} (FORMAT parquet)",
+            what=what,
+        )
+        path.unlink()
+        return f"read_parquet({literal(str(kept))})"
+
+    def attach(self, path: Path, name: str, *, what: str) -> None:
+        """Attach a database file, to be read only.
+
+        Raises:
+            DataError: as :meth:`run`.
+        """
+        self.run(f"ATTACH {literal(str(path))} AS {quoted(name)} (READ_ONLY)", what=what)
 
     def copy(self, sql: str, path: Path, options: str) -> None:
         """Write a query to a file atomically: a temporary file beside it, then a rename.

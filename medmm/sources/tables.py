@@ -6,8 +6,8 @@ from __future__ import annotations
 import codecs
 import csv
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medmm.errors import UNUSABLE_PATH, ConfigError, DataError, told
@@ -18,21 +18,40 @@ MAX_HEADER_BYTES = 1 << 20
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 """What a table's file name ends in."""
 
+Where = Mapping[str, str | tuple[str, ...]]
+"""Rows of a table: per column, the word or the words that it holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table on disk.
+    """One table: a file, or a relation that a source offers.
 
     Attributes:
         name: as declared, relative to the root.
         columns: as the file names them.
         relation: the SQL that reads it, every column VARCHAR, an empty cell NULL.
+        canonical: whether a source has given its columns their meaning, so that none needs a role.
     """
 
     name: str
-    path: Path
     columns: tuple[str, ...]
     relation: str
+    canonical: bool = False
+
+    def where(self, conditions: Where) -> Table:
+        """Return the rows whose columns hold the words asked for.
+
+        Raises:
+            DataError: if a column is not there.
+        """
+        if not conditions:
+            return self
+        self.require(conditions, why="where")
+        parts = []
+        for column, words in conditions.items():
+            listed = ", ".join(literal(word) for word in ((words,) if isinstance(words, str) else words))
+            parts.append(f"trim({quoted(column)}) IN ({listed})")
+        return replace(self, relation=f"(SELECT * FROM {self.relation} WHERE {' AND '.join(parts)})")
 
     def require(self, columns: Iterable[str], *, why: str) -> None:
         """Check that columns exist.
@@ -79,7 +98,7 @@ def open_table(engine: Engine, root: Path, name: str) -> Table:
         source = f"read_parquet({literal(str(path))})"
         columns = tuple(row[0] for row in engine.rows(f"DESCRIBE SELECT * FROM {source}", what=name))
         cells = ", ".join(f"CAST({quoted(c)} AS VARCHAR) AS {quoted(c)}" for c in columns)
-        return Table(name, path, columns, f"(SELECT {cells} FROM {source})")
+        return Table(name, columns, f"(SELECT {cells} FROM {source})")
     encoding = _encoding(path, name)
     delimiter, columns = _header(path, name, encoding)
     types = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in columns)
@@ -87,7 +106,7 @@ def open_table(engine: Engine, root: Path, name: str) -> Table:
         f"read_csv({literal(str(path))}, auto_detect=false, header=true, delim={literal(delimiter)},"
         f" quote='\"', escape='\"', nullstr='', encoding={literal(encoding)}, columns={{{types}}})"
     )
-    return Table(name, path, columns, relation)
+    return Table(name, columns, relation)
 
 
 def _encoding(path: Path, name: str) -> str:
