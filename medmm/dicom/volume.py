@@ -47,6 +47,7 @@ class Volume:
         rescale: (slope, intercept) of the first slice: ``array = slope × stored + intercept``.
         summary: the certificate without what must be measured on the array.
         frame_of_reference: FrameOfReferenceUID, by which masks find their image; "" where slices disagree.
+        mask: ``Bool``, the spatial shape of ``array``, where a recipe asks for one beside the image.
     """
 
     array: Array
@@ -58,6 +59,7 @@ class Volume:
     rescale: tuple[float, float]
     summary: Certificate = field(repr=False)
     frame_of_reference: str = field(default="", repr=False)
+    mask: Bools | None = field(default=None, repr=False)
 
     @cached_property
     def certificate(self) -> Certificate:

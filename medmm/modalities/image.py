@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from medmm.columns import Declared, ImageSpec
 from medmm.errors import ConfigError, DicomRefusal
+from medmm.modalities.masking import MaskUse, masked
 from medmm.modalities.resample import SAME_STEP, Taps, axis_taps, back_taps, resample
 from medmm.modality import Declaration, Modality
 from medmm.sample import Player, SeriesSource, Source
@@ -127,11 +128,16 @@ class ImageSettings(Declared):
             keeping its proportions, ``fill`` scales it to cover the shape; None keeps the spacing.
         window: intensities mapped to [0, 1], in the unit of the image (HU for CT); None standardises
             each image by its own quantiles.
+        mask: what the mask is for that the cohort finds for each series.
+        resample: whether slices that are sheared by gantry tilt, unevenly spaced, or missing up to two in a
+            row are interpolated to a regular grid; without it such a series is refused.
     """
 
     shape: tuple[Count, Count] | tuple[Count, Count, Count]
     spacing_mm: tuple[Millimetres, ...] | Literal["fit", "fill"] | None = None
     window: tuple[float, float] | None = None
+    mask: MaskUse | None = None
+    resample: bool = False
     encoder: ImageEncoderSettings = ImageEncoderSettings()
     augment: Augmentation = Augmentation()
 
@@ -169,8 +175,8 @@ class Image(Modality):
     """One DICOM series: intensities, or a label map as one channel per label.
 
     ``transform`` gives float32 ``[channel, x, y, z]`` (RAS+) or ``[channel, row, column]``. Intensities
-    are in [0, 1] with a window, else in robust standard deviations within ±5; a label's channel is the
-    share of the voxel that the label fills, in [0, 1].
+    are in [0, 1] with a window, else in robust standard deviations within ±5; a label's channel, and that
+    of a mask beside the image, is the share of the voxel that it fills, in [0, 1].
 
     Raises:
         ConfigError: if the settings do not suit what the cohort declares.
@@ -192,6 +198,11 @@ class Image(Modality):
             raise ConfigError(
                 f"modality {name!r} is a label map: `noise`, `contrast` and `blur_voxels` change intensities,"
                 " which labels have not; flip, shift, rotate or zoom"
+            )
+        if self.settings.mask and not declaration.mask:
+            raise ConfigError(
+                f"modality {name!r}: the recipe has a use for a `mask`, and images.{name} of the cohort names"
+                " none; write `mask: {kind: SEG}` there, or leave it out here"
             )
         reduction = self.settings.encoder.reduction
         if min(self.settings.shape) < reduction:
@@ -220,7 +231,9 @@ class Image(Modality):
 
         if not isinstance(source, SeriesSource):
             raise DicomRefusal("no_dicom", f"modality {self.name!r} reads a series")
-        volume: Volume = load_files(source.files)
+        volume: Volume = load_files(source.files, resample=self.settings.resample)
+        if self.settings.mask and self.declaration.mask:
+            return masked(volume, source.masks, self.declaration.mask, self.settings.mask)
         return volume
 
     def fit(self, loaded: Iterable[Volume]) -> Self:
@@ -299,9 +312,13 @@ class Image(Modality):
         sampled = resample(filled, taps, float(background))
         if self.settings.window:
             low, high = map(np.float32, self.settings.window)
-            scaled: Float32 = np.clip((sampled - low) / (high - low), 0, 1)
-            return scaled[None]
-        return _standardised(sampled, taps)[None]
+            sampled = np.clip((sampled - low) / (high - low), 0, 1)
+        else:
+            sampled = _standardised(sampled, taps)
+        if volume.mask is None:
+            return sampled[None]
+        areas = self._taps(volume, gray.shape, self._centre(gray, volume), "area")
+        return np.stack([sampled, resample(volume.mask.astype(np.float32), areas, 0.0)])
 
     def _taps(
         self, volume: Volume, size: tuple[int, ...], centre: list[float], kernel: Literal["linear", "area"]
@@ -331,7 +348,8 @@ class Image(Modality):
     @property
     def shape(self) -> tuple[int, ...]:
         """Channels, then the recipe's shape."""
-        return (max(1, len(self.declaration.labels)), *self.settings.shape)
+        channel = self.settings.mask is not None and self.settings.mask.use == "channel"
+        return (max(1, len(self.declaration.labels)) + channel, *self.settings.shape)
 
     def players(self) -> tuple[Player, ...]:
         """Return none: an image is explained by its gradients."""
@@ -339,15 +357,23 @@ class Image(Modality):
 
     def augment(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return the batch with each image varied at random, as the recipe says."""
+        import torch
+
         from medmm.encoders.augment import flipped, intensified, shifted, turned
 
         wanted = self.settings.augment
         axes = [self.settings.axes.index(name) + 2 for name in wanted.flip]
         moved = shifted(batch, wanted.shift_voxels, generator)
         moved = turned(flipped(moved, axes, generator), wanted.rotate_degrees, wanted.zoom, generator)
-        return intensified(
-            moved, generator, contrast=wanted.contrast, blur_voxels=wanted.blur_voxels, noise=wanted.noise
+        seen = len(self.declaration.labels) or 1  # a mask beside the image has no intensities
+        varied = intensified(
+            moved[:, :seen],
+            generator,
+            contrast=wanted.contrast,
+            blur_voxels=wanted.blur_voxels,
+            noise=wanted.noise,
         )
+        return varied if seen == moved.shape[1] else torch.cat([varied, moved[:, seen:]], dim=1)
 
     def encoder(self) -> nn.Module:
         """Return a fresh image encoder; see :mod:`medmm.encoders.image`."""
