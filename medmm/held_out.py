@@ -8,7 +8,8 @@ from pathlib import Path
 
 from medmm.bundle import Bundle
 from medmm.cohort.link import Cohort
-from medmm.cohort.split import HELD_OUT, divide, load_splits
+from medmm.cohort.split import divide, load_splits
+from medmm.cohort.wholes import HELD_OUT
 from medmm.errors import DataError, OutputError
 from medmm.sample import Patient
 

@@ -17,7 +17,7 @@ from medmm.arrays import Ints
 from medmm.cohort.access import open_cohort
 from medmm.cohort.link import Cohort
 from medmm.cohort.spec import CohortSpec, load_spec
-from medmm.cohort.split import Splits, assign, divide
+from medmm.cohort.split import Splits, assign, decide
 from medmm.columns import ImageSpec
 from medmm.dicom import certificate_summary
 from medmm.errors import ConfigError, OutputError, told
@@ -76,21 +76,27 @@ class Trained:
 
 
 def plan(
-    pipeline: Path, *, root: Path | None = None, smoke: bool = False, progress: Progress | None = None
+    pipeline: Path,
+    *,
+    root: Path | None = None,
+    splits: Path | None = None,
+    smoke: bool = False,
+    progress: Progress | None = None,
 ) -> Plan:
     """Read a recipe and link its cohort.
 
     Args:
         pipeline: folder with recipe.yaml, or the file.
         root: folder of the data, when cohort.yaml does not say.
+        splits: splits.json of another run, in place of what cohort.yaml says.
         smoke: shrink everything, to see in a minute whether it runs.
     """
     recipe = load_recipe(pipeline)
     folder = cohort_folder(recipe, pipeline)
     check_outcome(recipe, load_spec(folder))
     linked = open_cohort(folder, root, progress=progress)
-    splits = divide(linked)
-    cohort = assign(linked, splits)
+    linked, division = decide(linked, folder=folder, file=splits)
+    cohort = assign(linked, division)
     patients = training_patients(cohort, recipe.outcome)
     if smoke:
         recipe, patients = _smaller(recipe, patients)
@@ -98,7 +104,7 @@ def plan(
     if smoke:
         labels = [f"{patient.targets[recipe.outcome]}" for patient in patients]
         folds = deal(labels, [patient.subject_id for patient in patients], folds=2, seed=recipe.seed)
-    return Plan(folder, recipe, linked.spec, cohort, splits, patients, folds)
+    return Plan(folder, recipe, linked.spec, cohort, division, patients, folds)
 
 
 def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress | None = None) -> Trained:
@@ -162,6 +168,8 @@ def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> 
         f"{rehearsal.peak_gigabytes:.1f} GB"
     )
     for name, prepared in problem.images.items():
+        if not problem.modalities[name].pictured:
+            continue
         sheet = runs / f"{recipe.name}-{name}.png"
         kind = problem.modalities[name].declaration
         assert isinstance(kind, ImageSpec)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medmm.cli.common import CohortFolder, Root, out, progress, say_next
+
+if TYPE_CHECKING:
+    from medmm.cohort.spec import CohortSpec
 
 cohort_app = typer.Typer(no_args_is_help=True, help="Who is in, and what was known when.")
 
@@ -28,7 +31,7 @@ def synthesize(
 
 
 @cohort_app.command(
-    epilog="Examples: medmm cohort check cohorts/picai_psa --root DATA/picai_psa · … --series series.parquet"
+    epilog="Examples: medmm cohort check cohorts/picai_psa --root DATA/picai_psa · … --red-team --out reports"
 )
 def check(
     cohort: CohortFolder,
@@ -37,6 +40,10 @@ def check(
         Path | None,
         typer.Option(help="Parquet of every candidate series: chosen, or the reason why not; pseudonyms."),
     ] = None,
+    red_team: Annotated[
+        bool, typer.Option("--red-team", help="Look for leaks, shortcuts and copies; write HTML and JSON.")
+    ] = False,
+    pages: Annotated[Path, typer.Option("--out", help="Folder of the red team's pages.")] = Path("reports"),
 ) -> None:
     """Join the cohort and print who is in, what is missing and what looks wrong."""
     from medmm.cohort.check import check as inspect
@@ -63,4 +70,44 @@ def check(
         columns = series_columns(linked)
         write_parquet(columns, series)
         out.print(f"series   {series}: {len(columns['block'])} candidates", markup=False)
-    say_next("medmm train pipelines/… --dry-run")
+    if red_team:
+        _attack(spec, folder, pages)
+    else:
+        say_next(f"medmm cohort check {cohort} --red-team", "medmm train pipelines/… --dry-run")
+
+
+def _attack(spec: CohortSpec, root: Path, folder: Path) -> None:
+    from medmm.redteam.attack import attack, open_for_attack
+    from medmm.redteam.page import lines, to_html, to_json
+    from medmm.report.page import write_page
+
+    with progress() as bars:
+        found = attack(open_for_attack(spec, root), root, progress=bars)
+    for told in found:
+        name = f"{told.cohort}-{told.outcome}-red-team"
+        write_page(to_html(told), folder / f"{name}.html")
+        write_page(to_json(told), folder / f"{name}.json")
+        for line in lines(told):
+            out.print(line, markup=False)
+        out.print(f"page     {folder / name}.html", markup=False)
+    say_next("read docs/red-team.md on what each rule means")
+
+
+@cohort_app.command(epilog="Example: medmm cohort split cohorts/x --root DATA --out splits.json")
+def split(
+    cohort: CohortFolder,
+    root: Root = None,
+    file: Annotated[
+        Path, typer.Option("--out", help="The file; it holds ids, so only you may read it.")
+    ] = Path("splits.json"),
+) -> None:
+    """Divide the cohort as cohort.yaml says, and write who is where, for any run or team to use."""
+    from medmm.cohort.access import open_cohort
+    from medmm.cohort.split import decide, lines
+
+    with progress() as bars:
+        linked, splits = decide(open_cohort(cohort, root, progress=bars), folder=cohort)
+    splits.save(file)
+    for line in lines(linked, splits):
+        out.print(line, markup=False)
+    say_next(f"medmm train pipelines/… --splits {file}")

@@ -60,6 +60,9 @@ def train(
     root: Root = None,
     runs: Runs = Path("runs"),
     resume: Annotated[Path | None, typer.Option(help="Take up a run that was stopped.")] = None,
+    splits: Annotated[
+        Path | None, typer.Option(help="splits.json of `medmm cohort split` or of another run.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Flow, shapes, time, memory, contact sheet; no fitting.")
     ] = False,
@@ -72,7 +75,7 @@ def train(
     from medmm.tracking import store
 
     with progress() as bars:
-        planned = story.plan(pipeline, root=root, smoke=smoke, progress=bars)
+        planned = story.plan(pipeline, root=root, splits=splits, smoke=smoke, progress=bars)
         if dry_run:
             lines = story.rehearse(planned, runs, progress=bars)
         else:
@@ -80,7 +83,9 @@ def train(
             try:
                 trained = story.train(planned, run, register=not smoke, progress=bars)
             except KeyboardInterrupt:
-                options = "".join([f" --root {root}" if root else "", " --smoke" if smoke else ""])
+                given = (("--root", root), ("--splits", splits))
+                options = "".join(f" {name} {path}" for name, path in given if path)
+                options += " --smoke" if smoke else ""
                 err.print(
                     f"\nmedmm: go on with: medmm train {pipeline}{options} --runs {runs} --resume {run}"
                 )
@@ -90,7 +95,7 @@ def train(
         out.print(line, markup=False)
     where = f" --root {root}" if root else ""
     if dry_run:
-        say_next(f"medmm train {pipeline}{where}")
+        say_next(f"medmm train {pipeline}{where}" + (f" --splits {splits}" if splits else ""))
     else:
         say_next(
             f"medmm score {trained.bundle} --cohort {planned.folder}{where} --out scores.parquet",

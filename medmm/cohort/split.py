@@ -2,7 +2,7 @@
 
 Subjects are sorted by stratum and, inside it, by a hash of seed and id. Every k-th one is held out and the
 rest are dealt to the folds in turn, so each stratum is divided as evenly as it can be, whatever the order of
-rows, files or processes.
+rows, files or processes. Families, whole sites and time are :mod:`medmm.cohort.wholes`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import os
 import secrets
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medmm.cohort.link import Cohort
+from medmm.cohort.wholes import TRAIN, Member, by_group, by_site, by_subject, by_time, nested
 from medmm.errors import DataError, OutputError
 from medmm.sample import Patient, SeriesSource
-
-TRAIN, HELD_OUT = "train", "held_out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +30,20 @@ class Splits:
         seed: the seed of the cohort's specification.
         folds: number of folds of the training subjects.
         of: per subject, its split and its fold (-1 when held out).
+        inner: per training subject, its inner fold inside the training part of each outer fold, -1 for the
+            outer fold that it is itself in; empty where the division is not nested.
     """
 
     seed: int
     folds: int
     of: Mapping[str, tuple[str, int]]
+    inner: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         """Sha256 of the assignment."""
-        text = json.dumps([self.seed, self.folds, sorted((s, *place) for s, place in self.of.items())])
+        placed = sorted((s, *place, *self.inner.get(s, ())) for s, place in self.of.items())
+        text = json.dumps([self.seed, self.folds, placed])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def save(self, path: Path) -> None:
@@ -50,11 +53,13 @@ class Splits:
             OutputError: if the folder cannot be written.
         """
         body = {
-            "schema_version": 1,
+            "schema_version": 2,
             "digest": self.digest,
             "seed": self.seed,
             "folds": self.folds,
-            "subjects": {subject: list(place) for subject, place in sorted(self.of.items())},
+            "subjects": {
+                subject: [*place, *self.inner.get(subject, ())] for subject, place in sorted(self.of.items())
+            },
         }
         partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
@@ -75,9 +80,10 @@ def load_splits(path: Path) -> Splits:
     """
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
-        of = {subject: (str(split), int(fold)) for subject, (split, fold) in body["subjects"].items()}
-        splits = Splits(int(body["seed"]), int(body["folds"]), of)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        of = {subject: (str(row[0]), int(row[1])) for subject, row in body["subjects"].items()}
+        inner = {s: tuple(map(int, row[2:])) for s, row in body["subjects"].items() if len(row) > 2}
+        splits = Splits(int(body["seed"]), int(body["folds"]), of, inner)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is no file of splits ({type(error).__name__}); divide the cohort again"
         ) from None
@@ -90,21 +96,64 @@ def divide(cohort: Cohort) -> Splits:
     """Divide a cohort as its specification says.
 
     Raises:
-        DataError: if an outcome has one class only, or a class with fewer subjects than folds.
+        DataError: if an outcome has one class only, a class has fewer subjects than folds, or there are too
+            few sites, groups or different times to be kept whole.
     """
     settings = cohort.spec.splits
+    if settings.file:
+        raise DataError(
+            f"cohort {cohort.spec.name} is divided by a file (splits.file), not by a draw; use that file"
+        )
     _check_classes(cohort)
-    ordered = sorted(cohort.patients, key=lambda p: (_stratum(cohort, p), _rank(settings.seed, p.subject_id)))
-    of: dict[str, tuple[str, int]] = {}
-    place = 0
-    for position, patient in enumerate(ordered):
-        # systematic sampling along the strata: each gives its share, rounded
-        if int((position + 1) * settings.held_out + 0.5) > int(position * settings.held_out + 0.5):
-            of[patient.subject_id] = (HELD_OUT, -1)
-        else:
-            of[patient.subject_id] = (TRAIN, place % settings.folds)
-            place += 1
-    return Splits(settings.seed, settings.folds, of)
+    members = [
+        Member(p.subject_id, _stratum(cohort, p), _whole(cohort, p), cohort.days.get(p.subject_id, 0.0))
+        for p in cohort.patients
+    ]
+    if settings.by == "site":
+        of = by_site(members, settings)
+    elif settings.by == "time":
+        of = by_time(members, settings)
+    elif settings.groups:
+        of = by_group(members, settings)
+    else:
+        of = by_subject(members, settings)
+    training = [member for member in members if of[member.subject][0] == TRAIN]
+    inner = nested(training, of, settings) if settings.inner_folds else {}
+    return Splits(settings.seed, settings.folds, of, inner)
+
+
+def _whole(cohort: Cohort, patient: Patient) -> str:
+    """Return what must not be divided: the site, the group, or the subject alone."""
+    settings = cohort.spec.splits
+    if settings.by == "site":
+        site = patient.subgroups.get(settings.site or "", "")
+        return site or "no site recorded"
+    group = cohort.groups.get(patient.subject_id, "")
+    return f"group {group}" if group else f"subject {patient.subject_id}"
+
+
+def decide(cohort: Cohort, *, folder: Path, file: Path | None = None) -> tuple[Cohort, Splits]:
+    """Return how a cohort is divided, by a file where one is given, else by a draw; and the cohort itself.
+
+    A cohort that a file divides carries the division's digest in its specification, so that it is another
+    cohort than the same one divided otherwise.
+
+    Args:
+        cohort: linked, with outcomes.
+        folder: of cohort.yaml, from which `splits.file` is taken.
+        file: splits.json in place of what cohort.yaml says.
+
+    Raises:
+        DataError: as :func:`load_splits`, or as :func:`divide`.
+    """
+    declared = cohort.spec.splits.file
+    if file is None and declared is not None:
+        file = (folder if folder.is_dir() else folder.parent) / declared
+    if file is None:
+        return cohort, divide(cohort)
+    splits = load_splits(file)
+    settings = cohort.spec.splits.model_copy(update={"file": f"sha256:{splits.digest}"})
+    return replace(cohort, spec=cohort.spec.model_copy(update={"splits": settings})), splits
 
 
 def assign(cohort: Cohort, splits: Splits) -> Cohort:
@@ -124,7 +173,23 @@ def assign(cohort: Cohort, splits: Splits) -> Cohort:
         split, fold = splits.of[patient.subject_id]
         placed.append(replace(patient, split=split, fold=fold))
     _check_disjoint(placed)
+    _check_groups(cohort, splits)
     return replace(cohort, patients=tuple(placed))
+
+
+def lines(cohort: Cohort, splits: Splits) -> list[str]:
+    """Return a division in words: how many are where, and how many of them have each outcome."""
+    parts = sorted(set(splits.of.values()), key=lambda place: (place[0] != TRAIN, place[1]))
+    told = []
+    for place in parts:
+        here = [p for p in cohort.patients if splits.of[p.subject_id] == place]
+        name = f"fold {place[1] + 1}" if place[0] == TRAIN else "held out"
+        counts = ", ".join(
+            f"{int(sum(p.targets.get(outcome, 0.0) for p in here))} {outcome}"
+            for outcome in cohort.spec.outcomes
+        )
+        told.append(f"{name:<8} {len(here)} subjects" + (f", {counts}" if counts else ""))
+    return [*told, f"digest   {splits.digest}"]
 
 
 def _check_classes(cohort: Cohort) -> None:
@@ -154,8 +219,15 @@ def _stratum(cohort: Cohort, patient: Patient) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _rank(seed: int, subject_id: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{subject_id}".encode()).digest()
+def _check_groups(cohort: Cohort, splits: Splits) -> None:
+    """A file of splits from elsewhere may not know of the groups that this cohort declares."""
+    places: dict[str, tuple[str, int]] = {}
+    for subject, group in cohort.groups.items():
+        if group and places.setdefault(group, splits.of[subject]) != splits.of[subject]:
+            raise DataError(
+                f"the splits divide a group of splits.groups ({cohort.spec.splits.groups}); divide the cohort"
+                " again"
+            )
 
 
 def _check_disjoint(patients: list[Patient]) -> None:
