@@ -72,6 +72,13 @@ def export(network: Network, shapes: Mapping[str, Sequence[int]], into: Path) ->
         graph = _graph(frozen.encoders[name], inputs, "embedding")
         _agree(frozen.encoders[name], graph, inputs, f"the encoder of modality {name!r}")
         (into / "encoders" / f"{name}.onnx").write_bytes(graph)
+    export_fusion(frozen, into)
+
+
+def export_fusion(network: Network, into: Path) -> None:
+    """Write ``fusion.onnx`` alone; see :func:`export`."""
+    frozen = copy.deepcopy(network).cpu().eval()
+    generator = torch.Generator().manual_seed(1)
     inputs = {name: torch.randn(ROWS, width, generator=generator) for name, width in frozen.widths.items()}
     inputs["present"] = torch.randint(0, 2, (ROWS, len(frozen.names)), generator=generator).float()
     graph = _graph(_Positional(frozen), inputs, "logit")

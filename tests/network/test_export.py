@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from medmm.encoders.image import image_encoder
 from medmm.encoders.mlp import TableEncoder
 from medmm.errors import BundleError, ConfigError
-from medmm.network.export import export
-from medmm.network.fusion import fusion
+from medmm.network.export import export, export_fusion
+from medmm.network.fusion import FUSIONS, LATE, Given, fusion
 from medmm.network.network import Ensemble, Network
 from medmm.runtime import Runtime
 
@@ -46,6 +46,33 @@ def test_the_graphs_give_the_logit_of_torch(exported, pattern: tuple[int, int]) 
     held = [n for n, here in zip(runtime.names, pattern, strict=True) if here]
     given = [runtime.logit({n: x[n][i].numpy() for n in held}) for i in range(3)]
     assert given == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", FUSIONS)
+def test_every_fusion_exports_and_gives_the_logit_of_torch(kind: str, tmp_path: Path) -> None:
+    takes = FUSIONS[kind].takes
+    given: list[int | Given] = [1, 1] if kind in LATE else [8, 6]
+    if "map" in takes:
+        given[0] = Given("map", (4, 4, 4, 2), image_encoder_block(), 6)
+    if "tokens" in takes:
+        given[1] = Given("tokens", (3, 5))
+    torch.manual_seed(0)
+    joined = fusion(kind, given).eval()
+    names = ("scan", "records")
+    encoders = {name: nn.Linear(1, width) for name, width in zip(names, joined.widths, strict=True)}
+    export_fusion(Network(encoders, joined), tmp_path)
+    rng = np.random.default_rng(0)
+    present = np.array([[1, 1], [1, 0], [0, 1], [0, 0], [1, 1], [0, 1], [1, 0]], bool)
+    embeddings = [rng.normal(size=(7, width)).astype(np.float32) for width in joined.widths]
+    with torch.no_grad():
+        expected = joined([torch.from_numpy(e) for e in embeddings], torch.from_numpy(present).float())
+    for together in (False, True):
+        found = Runtime(tmp_path).fuse(dict(zip(names, embeddings, strict=True)), present, together=together)
+        assert found == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def image_encoder_block() -> nn.Module:
+    return nn.Sequential(nn.Conv3d(4, 6, 3, padding=1), nn.GroupNorm(2, 6), nn.ReLU())
 
 
 def test_a_batch_gives_each_patient_the_logit_of_the_patient_alone(exported) -> None:
