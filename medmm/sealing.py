@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -63,12 +64,13 @@ def seal(
         export(final.network, {name: modality.shape for name, modality in final.modalities.items()}, folder)
         runtime = Runtime(folder)
         inputs = prepared_inputs(problem, final)
-        whole = _population(runtime, inputs, problem)
+        with_fields = [name for name in problem.rows if final.modalities[name].players()]
+        whole = _population(runtime, inputs, with_fields)
         (folder / "reference").mkdir()
         means = centroids(whole, runtime, seed=problem.recipe.seed)
         save_file(to_arrays(means), folder / "reference" / "centroids.safetensors")
         description = _describe(problem, judgement, final, spec, cohort_digest, whole)
-        gates = {name: _gate_json(_gate(problem, final, inputs, name)) for name in problem.images}
+        gates = {name: _gate_json(_gate(problem, final, inputs, name)) for name in _pictured(problem)}
         bases = {each.kind: base_and_error(runtime, each)[0] for each in (whole, means)}
         metrics = judgement.to_json() | {"gate": gates, "reference_bases": bases}
         bundle.write_json(folder / "bundle.json", description.model_dump(mode="json"))
@@ -78,6 +80,10 @@ def seal(
         (folder / "MODEL_CARD.md").write_text(model_card(description.model_dump(), metrics))
     _keep_local(run / "local", whole, problem, judgement, out_of_fold)
     return bundle.verify(run / "bundle")
+
+
+def _pictured(problem: Problem) -> list[str]:
+    return [name for name in problem.images if problem.modalities[name].pictured]
 
 
 def prepared_inputs(problem: Problem, final: Final) -> Inputs:
@@ -92,8 +98,8 @@ def prepared_inputs(problem: Problem, final: Final) -> Inputs:
     )
 
 
-def _population(runtime: Runtime, inputs: Inputs, problem: Problem) -> Reference:
-    """Encode every training patient through the sealed networks."""
+def _population(runtime: Runtime, inputs: Inputs, tables: Sequence[str]) -> Reference:
+    """Encode every training patient through the sealed networks; keep the rows of what has fields."""
     present = inputs.present
     embeddings, rows = {}, {}
     for column, (name, entry) in enumerate(inputs.prepared.items()):
@@ -103,7 +109,7 @@ def _population(runtime: Runtime, inputs: Inputs, problem: Problem) -> Reference
             chunk = known[start : start + ENCODE_BATCH]
             values[chunk] = runtime.encode(name, np.asarray(entry.array[entry.row_of[chunk]], np.float32))
         embeddings[name] = values
-        if name in problem.rows:
+        if name in tables:
             rows[name] = np.asarray(entry.array, np.float32)
     scored = present.any(axis=1)
     return population(

@@ -72,7 +72,7 @@ def image_encoder(
         kind: "cnn": one block (3-voxel convolution of stride 2, group norm, ReLU) per entry of
             ``channels``, 0.07 M parameters for one input channel and (16, 32, 64); the others are
             MONAI's networks.
-        spatial_dims: 2 or 3.
+        spatial_dims: 2 or 3; 1 for a waveform, of the "cnn" and the ResNets.
         in_channels: channels of the image.
         channels: of the "cnn"; the last is the width of the embedding.
         dropout: share of the embedding dropped at training, in [0, 1).
@@ -154,7 +154,7 @@ def _in_row(net: nn.Module, parts: Sequence[str]) -> nn.Sequential:
 def _without_batch_norm(module: nn.Module) -> None:
     """Put group norms in the place of batch norms: MONAI's residual shortcuts take no ``norm``."""
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.BatchNorm2d | nn.BatchNorm3d):
+        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             groups = math.gcd(GROUPS, child.num_features)
             setattr(module, name, nn.GroupNorm(groups, child.num_features))
         else:

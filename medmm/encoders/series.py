@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from medmm.encoders import MOST_EVENTS
 from medmm.encoders.sequence import Sequence, SequenceKind
 
 LONGEST = 12.0
@@ -19,9 +20,6 @@ LONGEST = 12.0
 STEPS = 2048
 """Steps of ``ln(1 + days)`` that are told apart: 42 s of the last day, 70 min of a day 100 days ago. Results
 closer than this stand in the order of their codes."""
-
-MOST_EVENTS = 512
-"""Slots of all codes together: with the steps of time their places fit the 24 exact bits of a float32."""
 
 
 class SeriesEncoder(nn.Module):

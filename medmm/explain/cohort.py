@@ -18,6 +18,7 @@ from medmm.evaluation.decisions import Operating, net_benefit, threshold_table
 from medmm.evaluation.discrimination import performance
 from medmm.evaluation.resampling import Estimate
 from medmm.evaluation.subgroups import Subgroup, availability
+from medmm.explain.courses import newest_number
 from medmm.explain.explainer import Explained, Explainer, OutOfFoldRecord
 from medmm.explain.patient import estimate, label_of, provenance
 from medmm.fitting.judgement import groups
@@ -31,7 +32,7 @@ from medmm.report.cohort import (
     SwarmField,
 )
 from medmm.report.facts import FlowStep, Predictor
-from medmm.sample import Absence, Patient
+from medmm.sample import Absence, Patient, TimedSeries
 from medmm.scorer import Observed
 
 Progress = Callable[[str, int, int], None]
@@ -291,6 +292,8 @@ def _swarm(explainer: Explainer, explained: Sequence[tuple[Observed, Explained]]
 def _number(seen: Observed, name: str, field: str) -> float:
     """Return the field's value as a number, NaN where it is missing or has no order."""
     row = seen.patient.sources[name]
+    if isinstance(row, TimedSeries):
+        return newest_number(row, field)
     assert isinstance(row, Mapping)
     values = [value.value for key, value in row.items() if key.split(":", 1)[0] == field]
     return float(values[0]) if isinstance(values[0], float | int) else float("nan")

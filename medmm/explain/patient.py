@@ -7,7 +7,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from medmm.columns import FieldSpec, ImageSpec, ResultSpec, Status, Value
+from medmm.dicom import Bag
 from medmm.evaluation.resampling import Estimate
+from medmm.explain.bags import used_bag, with_attention
+from medmm.explain.courses import notes_used, results_missing, results_player, results_used
 from medmm.explain.explainer import Explained, Explainer
 from medmm.explain.images import image_evidence
 from medmm.modality import Modality
@@ -26,7 +29,7 @@ from medmm.report.patient import (
 )
 from medmm.report.waterfall import PlayerText, Waterfall
 from medmm.report.wording import with_unit
-from medmm.sample import Absence, Patient, SeriesSource, TableRow
+from medmm.sample import Absence, NotesSource, Patient, SeriesSource, TableRow, TimedSeries
 from medmm.scorer import Observed
 
 LEFT_OUT = {
@@ -44,6 +47,8 @@ ABSENT = {
     "undated": "undated, and the cohort does not vouch for it",
     "not_eligible": "no series that the cohort's rule accepts",
     "no_known_value": "no value recorded",
+    "no_results": "no result that was known in time",
+    "no_notes": "no note that was known in time",
     "not_in_cohort": "not part of this cohort",
 }
 
@@ -57,7 +62,10 @@ def patient_page(explainer: Explainer, patient: Patient) -> PatientPage:
     description = explainer.description
     observed = explainer.scorer.observe(patient)
     reason = explainer.scorer.refusal(observed)
-    blocks = tuple(_block(name, modality, observed) for name, modality in explainer.bundle.modalities.items())
+    blocks = tuple(
+        with_attention(_block(name, modality, observed), explainer, observed)
+        for name, modality in explainer.bundle.modalities.items()
+    )
     if reason:
         return PatientPage(
             pseudonym=patient.pseudonym,
@@ -174,6 +182,16 @@ def _block(name: str, modality: Modality, observed: Observed) -> InputBlock:
             else (_series(label, source, observed, name),)
         )
         return InputBlock(name=name, label=label, absent=said, series=series)
+    if isinstance(source, TimedSeries) and isinstance(declaration, Mapping) and not absent:
+        results = {key: spec for key, spec in declaration.items() if isinstance(spec, ResultSpec)}
+        return InputBlock(
+            name=name,
+            label=name.capitalize(),
+            fields=results_used(source, results),
+            missing=results_missing(source, results),
+        )
+    if isinstance(source, NotesSource) and not absent:
+        return InputBlock(name=name, label=name.capitalize(), fields=notes_used(source))
     if not isinstance(source, Mapping):
         return InputBlock(name=name, label=name.capitalize(), absent=said)
     known = {key: value for key, value in source.items() if value.status is Status.KNOWN}
@@ -196,11 +214,14 @@ def _block(name: str, modality: Modality, observed: Observed) -> InputBlock:
 
 def _series(label: str, source: SeriesSource, observed: Observed, name: str) -> UsedSeries:
     volume = observed.loaded[name]
+    if isinstance(volume, Bag):
+        return used_bag(label, source, volume)
+    placed = getattr(volume, "affine", None)  # a waveform has no place
     spacing = " × ".join(f"{step:.2g}" for step in volume.spacing_mm) + " mm" if volume.spacing_mm else ""
     return UsedSeries(
         label=label,
         series=source.pseudonym,
-        slices=volume.array.shape[2] if volume.affine is not None and volume.array.ndim == 3 else 1,
+        slices=volume.array.shape[2] if placed is not None and volume.array.ndim == 3 else 1,
         spacing=spacing,
         offset_days=source.offset_days,
         undated=source.undated,
@@ -258,7 +279,7 @@ def _fields(explainer: Explainer, explained: Explained, observed: Observed) -> t
     drawn = []
     for name, attribution in explained.fields.items():
         row = observed.patient.sources[name]
-        assert isinstance(row, Mapping)
+        assert isinstance(row, Mapping | TimedSeries)
         modality = explainer.bundle.modalities[name]
         players = {player.name: _player(player.name, modality, row) for player in modality.players()}
         players |= {
@@ -272,8 +293,11 @@ def _fields(explainer: Explainer, explained: Explained, observed: Observed) -> t
     return tuple(drawn)
 
 
-def _player(name: str, modality: Modality, row: TableRow) -> PlayerText:
+def _player(name: str, modality: Modality, row: TableRow | TimedSeries) -> PlayerText:
     spec = spec_of(modality.declaration, name)
+    if isinstance(row, TimedSeries):
+        assert isinstance(spec, ResultSpec)
+        return results_player(row, name, spec)
     entries = {key: value for key, value in row.items() if key.split(":", 1)[0] == name}
     said = [
         f"{key.partition(':')[2]} {_shown(value)}".strip()
@@ -297,5 +321,5 @@ def _images(explainer: Explainer, observed: Observed) -> tuple[ImageEvidence, ..
     return tuple(
         image_evidence(explainer, observed, name)
         for name, modality in explainer.bundle.modalities.items()
-        if isinstance(modality.declaration, ImageSpec) and name in observed.inputs
+        if modality.pictured and name in observed.inputs
     )

@@ -10,14 +10,14 @@ import numpy as np
 
 from medmm.arrays import Ints
 from medmm.cohort.link import Cohort
-from medmm.columns import ImageSpec
+from medmm.columns import ImageSpec, Status
 from medmm.errors import ConfigError, DataError, FittingError
 from medmm.fitting.candidates import Problem
-from medmm.fitting.inputs import Prepared, prepare_images
+from medmm.fitting.inputs import prepare_images
 from medmm.fitting.loop import OnEpoch
 from medmm.modality import Modality
 from medmm.recipe import Recipe
-from medmm.sample import Patient
+from medmm.sample import Absence, Patient, Source
 
 Progress = Callable[[str, int, int], None]
 
@@ -66,9 +66,10 @@ def assemble(
             images[name] = prepare_images(
                 modality, sources, cache, progress=_stage(progress, f"preparing {name}")
             )
-            _anybody(name, images[name])
+            _anybody(name, images[name].absent)
         else:
-            rows[name] = [modality.load(source) for source in sources]
+            rows[name] = [s if isinstance(s, Absence) else modality.load(s) for s in sources]
+            _anybody(name, [_reason(source) for source in sources])
     return Problem(
         recipe=recipe,
         modalities=modalities,
@@ -101,10 +102,18 @@ def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] 
     return None if progress is None else lambda done, total: progress(stage, done, total)
 
 
-def _anybody(name: str, prepared: Prepared) -> None:
-    if not (prepared.row_of >= 0).any():
-        reasons = sorted(set(prepared.absent))
+def _reason(source: Source) -> str:
+    """Return why nothing of a table is known of a patient; an empty text where something is."""
+    if isinstance(source, Mapping):
+        known = any(value.status is Status.KNOWN for value in source.values())
+        return "" if known else "no_known_value"
+    return source.reason if isinstance(source, Absence) else ""
+
+
+def _anybody(name: str, absent: Sequence[str]) -> None:
+    if all(absent):
+        reasons = sorted(set(absent))
         raise FittingError(
-            f"{name} is absent for all {len(prepared.row_of)} training patients ({', '.join(reasons)}); "
+            f"{name} is absent for all {len(absent)} training patients ({', '.join(reasons)}); "
             "look at `medmm cohort check`, or leave it out of the recipe"
         )

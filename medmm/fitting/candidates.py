@@ -27,6 +27,7 @@ from medmm.network.fusion import LateMean as WeightedMean
 from medmm.network.fusion import Stack
 from medmm.network.network import Network, bare, build, unimodal
 from medmm.recipe import Joint, LateMean, LateStack, Recipe
+from medmm.sample import Absence
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Problem:
 
     Attributes:
         modalities: unfitted, in the order of the presence vector.
-        rows: per table modality, the loaded row of every patient.
+        rows: per modality that is fitted, what was loaded of every patient, or its absence.
         images: per image modality, its prepared arrays.
         labels: ``[patient]``, 0 or 1.
         pseudonyms: per patient, the only name that is written down.
@@ -55,8 +56,13 @@ class Problem:
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """Names of the modalities that come from tables."""
+        """Names of the modalities that come from tables, courses of results and notes among them."""
         return tuple(name for name in self.modalities if name in self.rows)
+
+    @property
+    def tabular(self) -> tuple[str, ...]:
+        """Names of those whose columns mean something alone: what the rivals are fitted on."""
+        return tuple(name for name in self.tables if self.modalities[name].tabular)
 
     def seed(self, name: str) -> int:
         """Return the seed of one fit: a function of the recipe's seed and the fit's name alone."""
@@ -72,7 +78,8 @@ class Problem:
                 prepared[name] = self.images[name]
                 continue
             rows = self.rows[name]
-            fitted = modality.fit(rows[index] for index in train)
+            own = (rows[index] for index in train)
+            fitted = modality.fit(row for row in own if not isinstance(row, Absence))
             modalities[name] = fitted
             prepared[name] = prepare_table(fitted, rows)
         return modalities, Inputs(prepared)
@@ -115,7 +122,7 @@ def fit_split(problem: Problem, train: Ints, test: Ints, name: str) -> SplitFit:
         network, logits = split.late_mean(fusion)
     else:
         network, logits = split.joint()
-    if problem.tables:
+    if problem.tabular:
         logits |= split.rivals()
     return SplitFit(modalities, network, logits, split.histories)
 
@@ -193,7 +200,7 @@ class _Split:
 
     def rivals(self) -> dict[str, Float64]:
         """Fit trees and logistic regression on the tables' vectors."""
-        tables = self.problem.tables
+        tables = self.problem.tabular
         train, test = self._vectors(tables, self.train), self._vectors(tables, self.test)
         labels = self.problem.labels[self.train]
         if not len(self.test):

@@ -116,12 +116,20 @@ def _cached(stem: Path) -> Prepared | None:
 
 
 def prepare_table(modality: Modality, rows: Sequence[Any]) -> Prepared:
-    """Transform one table of every patient with a fitted modality; a row without a known field is absent."""
-    array = np.stack([modality.transform(row) for row in rows]).astype(np.float32)
+    """Transform what tables hold of every patient with a fitted modality.
+
+    Who has nothing (:class:`~medmm.sample.Absence`), or a row without a known field, is absent.
+    """
     players = modality.players()
-    known = np.array([present(players, row) for row in array], dtype=bool)
-    absent = tuple("" if k else "no_known_value" for k in known)
-    return Prepared(array, np.where(known, np.arange(len(rows)), -1), absent)
+    blank = np.zeros(modality.shape, np.float32)
+    blank[[player.missing_column for player in players]] = 1
+    array = np.stack([blank if isinstance(row, Absence) else modality.transform(row) for row in rows])
+    absent = tuple(
+        row.reason if isinstance(row, Absence) else "" if present(players, values) else "no_known_value"
+        for row, values in zip(rows, array, strict=True)
+    )
+    known = np.array([not reason for reason in absent], dtype=bool)
+    return Prepared(array.astype(np.float32), np.where(known, np.arange(len(rows)), -1), absent)
 
 
 def _fill(modality: Modality, sources: Sequence[Source], stem: Path, progress: Progress | None) -> None:

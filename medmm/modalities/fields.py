@@ -125,7 +125,8 @@ class Number(Codec):
         if not finite:
             return cls(known=0, low=0.0, high=0.0, mean=0.0, sd=0.0, median=0.0, log_unit=0.0)
         low, high = _range(finite)
-        log_unit = next((x for x in finite if x > 0), 1.0) if column.log else 0.0
+        # Below 1 / LARGEST a number is zero to any laboratory, and dividing by it would overflow.
+        log_unit = next((x for x in finite if x > 1 / LARGEST), 1.0) if column.log else 0.0
         within = [x if math.isfinite(x) else high if x > 0 else low for x in raw]
         scaled = sorted(cls._scale(x, log_unit) for x in within)
         mean = math.fsum(scaled) / len(scaled)

@@ -1,0 +1,49 @@
+"""What series and notes share in a recipe: how a sequence is summarised, and the weights to begin with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from medmm.columns import Declared
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Pretrained(Declared):
+    """Weights to begin with.
+
+    Attributes:
+        file: safetensors, relative to the recipe; see :mod:`medmm.encoders.pretrained`.
+        strict: whether every tensor of the encoder must be in the file, and no others.
+    """
+
+    file: str
+    strict: bool = True
+
+
+class SequenceSettings(Declared):
+    """How a sequence becomes an embedding.
+
+    Attributes:
+        kind: a recurrent network's last state, or the [CLS] token of a small transformer.
+        width: of a token and of the embedding.
+        layers: recurrent layers, or transformer blocks.
+        heads: of the transformer; divide the width.
+        dropout: share of the embedding, and between layers, dropped at training.
+        pretrained: weights to begin with; None begins at random.
+    """
+
+    kind: Literal["lstm", "gru", "transformer"] = "lstm"
+    width: Count = 32
+    layers: Count = 1
+    heads: Count = 4
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    pretrained: Pretrained | None = None
+
+    @model_validator(mode="after")
+    def _divided(self) -> SequenceSettings:
+        if self.kind == "transformer" and self.width % self.heads:
+            raise ValueError(f"the `heads` ({self.heads}) of a transformer divide its `width` ({self.width})")
+        return self
