@@ -184,6 +184,7 @@ class Image(Modality):
 
     kind = "image"
     Settings = ImageSettings
+    gives = ("vector", "map")
     pictured = True
     settings: ImageSettings
     declaration: ImageSpec

@@ -48,6 +48,7 @@ class Table(Modality):
     """Fields of one table, one value each; see the module."""
 
     Settings = TableSettings
+    gives = ("vector", "tokens")
     tabular = True
     settings: TableSettings
 

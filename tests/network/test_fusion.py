@@ -49,7 +49,9 @@ def test_concat_is_what_its_definition_says() -> None:
     embeddings, present = drawn(3)
     parts = []
     for k, e in enumerate(embeddings):
-        parts.append(torch.stack([e[i] if present[i, k] else joined.absent.embeddings[k] for i in range(len(e))]))
+        parts.append(
+            torch.stack([e[i] if present[i, k] else joined.absent.embeddings[k] for i in range(len(e))])
+        )
     expected = joined.head(torch.cat([*parts, present], dim=1))
     torch.testing.assert_close(joined(embeddings, present), expected)
 
