@@ -15,18 +15,27 @@ if TYPE_CHECKING:
 cohort_app = typer.Typer(no_args_is_help=True, help="Who is in, and what was known when.")
 
 
-@cohort_app.command(epilog="Example: medmm cohort synthesize /tmp/synthetic --patients 240")
+@cohort_app.command(
+    epilog="Example: medmm cohort synthesize /tmp/synthetic --patients 240 · … --as meds --as omop --as fhir"
+)
 def synthesize(
     folder: Annotated[Path, typer.Argument(help="Where to write the cohort.", metavar="DIR")],
     patients: Annotated[int, typer.Option(min=40, help="How many.")] = 240,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--as", metavar="meds|omop|fhir", help="Write the tables as this data model too."),
+    ] = None,
 ) -> None:
     """Write the embedded synthetic cohort, with the planted truth beside it."""
     from medmm.cohort.synthetic import synthesize as write
+    from medmm.cohort.synthetic.exports import export
 
     with progress() as bars:
         write(folder, patients=patients, seed=seed, progress=bars("writing patients"))
     out.print(f"cohort   {folder}/cohort.yaml\ntruth    {folder}/truth.json")
+    for form in also or ():
+        out.print(f"{form:8} {export(folder, form)}")
     say_next(f"medmm cohort check {folder} --root {folder}")
 
 
@@ -71,18 +80,18 @@ def check(
         write_parquet(columns, series)
         out.print(f"series   {series}: {len(columns['block'])} candidates", markup=False)
     if red_team:
-        _attack(spec, folder, pages)
+        _attack(spec, folder, cohort, pages)
     else:
         say_next(f"medmm cohort check {cohort} --red-team", "medmm train pipelines/… --dry-run")
 
 
-def _attack(spec: CohortSpec, root: Path, folder: Path) -> None:
+def _attack(spec: CohortSpec, root: Path, cohort: Path, folder: Path) -> None:
     from medmm.redteam.attack import attack, open_for_attack
     from medmm.redteam.page import lines, to_html, to_json
     from medmm.report.page import write_page
 
     with progress() as bars:
-        found = attack(open_for_attack(spec, root), root, progress=bars)
+        found = attack(open_for_attack(spec, root), root, folder=cohort, progress=bars)
     for told in found:
         name = f"{told.cohort}-{told.outcome}-red-team"
         write_page(to_html(told), folder / f"{name}.html")

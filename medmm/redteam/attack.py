@@ -15,7 +15,7 @@ from medmm.cohort.clocks import unread_clocks
 from medmm.cohort.link import Cohort, link
 from medmm.cohort.site import index_cache, site_key
 from medmm.cohort.spec import CohortSpec
-from medmm.cohort.split import Splits, divide
+from medmm.cohort.split import Splits, decide
 from medmm.columns import Status
 from medmm.errors import DataError
 from medmm.evaluation.resampling import Estimate
@@ -80,7 +80,7 @@ def attack(
     root: Path,
     *,
     outcome: str | None = None,
-    splits: Splits | None = None,
+    folder: Path | None = None,
     progress: Progress | None = None,
 ) -> list[RedTeam]:
     """Try to predict each outcome of a cohort from what should not know it.
@@ -89,7 +89,7 @@ def attack(
         cohort: from :func:`open_for_attack`.
         root: folder of its data.
         outcome: only this one.
-        splits: who is tested on what; divided as the specification says when left out.
+        folder: of cohort.yaml, where a file of splits may lie.
         progress: called with (stage, done, total).
 
     Raises:
@@ -98,11 +98,11 @@ def attack(
     tried, notes = columns(cohort, progress=progress)
     pairs, pixels = _copies(cohort, tried, progress)
     tried += pixels
-    if splits is None:
-        try:
-            splits = divide(cohort)
-        except DataError as error:
-            notes.append(f"no splits to look at: {error}")
+    splits = None
+    try:
+        _, splits = decide(cohort, folder=folder or root)
+    except DataError as error:
+        notes.append(f"no splits to look at: {error}")
     clocks = unread_clocks(cohort.spec, root)
     names = [outcome] if outcome else list(cohort.spec.outcomes)
     found = []

@@ -69,18 +69,19 @@ def _striking(found: Measured) -> bool:
 
 def _striking_field(found: Measured, more: Estimate, outcome: str) -> Iterator[Finding]:
     exceeds = more.lower > 0
+    grade: Grade = "leak" if CONSEQUENCE.search(found.what.partition(".")[2]) else "look"
+    sounds = " and its name sounds like something known afterwards" if grade == "leak" else ""
     beside = f"by {more} more than all ordinary fields together"
-    advice = "Ask when it is recorded; if that may be after the prediction time, make it `never`."
     if found.bound > OUTSTANDING:
-        yield found.finding("leak", "field", f"alone it nearly decides {outcome}.", advice)
+        grade, means = "leak", f"alone it nearly decides {outcome}{sounds}."
     elif exceeds and found.strength.auroc.lower > ACCEPTABLE:
-        yield found.finding("leak", "field", f"alone it ranks {outcome} {beside}.", advice)
+        grade, means = "leak", f"alone it ranks {outcome} {beside}{sounds}."
     elif exceeds:
-        grade: Grade = "leak" if CONSEQUENCE.search(found.what.partition(".")[2]) else "look"
-        means = f"alone it ranks {outcome} {beside}; consequences do that, and so does one true predictor."
-        yield found.finding(grade, "field", means, advice)
+        means = f"alone it ranks {outcome} {beside}{sounds}; one true predictor may do that too."
     else:
-        yield found.finding("look", "field", "alone it ranks as well as all other fields together.", advice)
+        means = f"alone it ranks {outcome} as well as all other fields together{sounds}."
+    advice = "Ask when it is recorded; if that may be after the prediction time, make it `never`."
+    yield found.finding(grade, "field", means, advice)
 
 
 def pure_rule(question: Question, columns: Sequence[Column], outcome: str) -> Iterator[Finding]:

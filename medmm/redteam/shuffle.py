@@ -13,7 +13,7 @@ from medmm.fitting.baselines import logistic
 from medmm.redteam.columns import Column
 from medmm.redteam.strength import Question
 
-SHUFFLES = 40
+SHUFFLES = 20
 
 
 def shuffled(
@@ -36,17 +36,19 @@ def shuffled(
     folds = np.unique(question.folds)
     if len(folds) < 2:
         return None
+    parts = [
+        (np.flatnonzero(question.folds != fold), np.flatnonzero(question.folds == fold)) for fold in folds
+    ]
+    rows = [_rows(columns, train) for train, _ in parts]
     rng = np.random.default_rng(seed)
     areas = []
     for _ in range(SHUFFLES):
         labels = question.labels[rng.permutation(len(question.labels))][people]
         scores = np.zeros(len(labels))
-        for fold in folds:
-            train, test = np.flatnonzero(question.folds != fold), np.flatnonzero(question.folds == fold)
+        for (train, test), wide in zip(parts, rows, strict=True):
             if len(np.unique(labels[train])) < 2:
                 return None
-            rows = _rows(columns, train)
-            scores[test] = logistic(rows[train], labels[train].astype(np.float64), rows[test])
+            scores[test] = logistic(wide[train], labels[train].astype(np.float64), wide[test])
         areas.append(within_folds(labels, scores, question.folds))
     mean, error = float(np.mean(areas)), float(np.std(areas, ddof=1)) / SHUFFLES**0.5
     return Estimate(mean, mean - 1.96 * error, mean + 1.96 * error)
