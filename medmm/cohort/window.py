@@ -15,7 +15,7 @@ from typing import Any
 
 from medmm.cohort.moments import sql_clock, sql_known_by, sql_offset_days
 from medmm.cohort.spec import Biomarkers
-from medmm.cohort.values import read_number
+from medmm.cohort.values import parse_number, read_number
 from medmm.columns import MISSING, AssumeKnown, ResultSpec, Status, Summary, Value
 from medmm.errors import ConfigError, DataError
 from medmm.sample import TimedSeries
@@ -262,7 +262,7 @@ def _cell(
         )
     shown = text if meant in ("", result.unit) else f"{text} {unit}"
     if not meant and result.unit is not None and not isinstance(spec.no_unit, AssumeKnown):
-        return None, "", shown, "without a unit"
+        return None, "", shown, "unparsable" if parse_number(text) is None else "without a unit"
     try:
         scale = _scale(result, meant)
     except DataError:

@@ -92,6 +92,8 @@ class Postgres:
         """
         try:
             with self._connection.cursor() as cursor:
+                # what COPY writes depends on these
+                cursor.execute("SET LOCAL datestyle TO 'ISO, YMD'; SET LOCAL timezone TO 'UTC'")
                 return {
                     name: self._copy(
                         cursor, engine, name, columns, self._only(cursor, name, subject_id, wanted)
