@@ -11,7 +11,8 @@
     └── ExplanationError (RuntimeError) 10  an explanation that would not add up
 
 A message says what, which modality, where and what to do. It never carries a patient's id, name or
-birth date: subjects are named by their pseudonym. Usage errors exit 2, an interrupt exits 130.
+birth date: subjects are named by their pseudonym. Usage errors exit 2, an interrupt exits 130,
+a termination 143.
 """
 
 from __future__ import annotations

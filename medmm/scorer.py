@@ -35,7 +35,10 @@ from medmm.sample import (
 TRAINED_ON = "this patient was trained on: the score is optimistic"
 
 FIELD_CONTRACT = ("kind", "unit", "levels", "summary", "window_days", "scale")
-"""What must be declared of a field as it was when the bundle was trained."""
+"""What must be declared of a field as it was when the bundle was trained.
+
+So must its code, where both declare one: a site that finds a result by name is believed.
+"""
 
 IMAGE_CONTRACT = ("kind", "labels", "mask")
 NOTES_CONTRACT = ("take", "window_days")
@@ -211,7 +214,8 @@ def check_contract(bundle: Bundle, declarations: Mapping[str, Declaration]) -> N
                 raise ConfigError(
                     f"the bundle uses {name}.{field}, which the cohort does not declare as an input"
                 )
-            _same(f"{name}.{field}", spec, given[field], FIELD_CONTRACT)
+            coded = ("code",) if spec.code and given[field].code else ()
+            _same(f"{name}.{field}", spec, given[field], (*FIELD_CONTRACT, *coded))
 
 
 def _same(what: str, trained: object, given: object, keys: tuple[str, ...]) -> None:

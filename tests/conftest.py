@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import shutil
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,3 +142,33 @@ def small_copy(small_run: SmallRun, tmp_path: Path) -> SmallRun:
     """A copy of the small run that a test may change."""
     shutil.copytree(small_run.folder, tmp_path / "small")
     return SmallRun(tmp_path / "small")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command of the command line left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def door(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run the command line as ``python -m medmm`` does, without the seconds a process costs."""
+    from medmm.cli import main
+
+    def run(*arguments: object, given: str = "") -> Said:
+        monkeypatch.setattr(sys, "argv", ["medmm", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(given))
+        before = signal.getsignal(signal.SIGTERM)
+        capsys.readouterr()
+        try:
+            with pytest.raises(SystemExit) as done:
+                main()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        printed = capsys.readouterr()
+        return Said(int(done.value.code or 0), printed.out, printed.err)
+
+    return run

@@ -23,9 +23,19 @@ TRACE = "--trace"
 
 def main() -> None:
     """Run the command line; a refusal is one clear line and its own exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
+    terminated: list[int] = []
+
+    def terminate(number: int, frame: object) -> None:
+        terminated.append(number)
+        raise KeyboardInterrupt  # a scheduler's stop ends as a Ctrl-C does, but for its exit code
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         app()
+    except SystemExit:
+        if terminated:
+            sys.exit(128 + signal.SIGTERM)
+        raise
     except MedmmError as error:
         err.print(f"[bold red]medmm:[/] {escaped(str(error))}")
         sys.exit(error.exit_code)

@@ -23,7 +23,7 @@ from medmm.attribution.game import (
 )
 from medmm.attribution.reference import base_and_error, from_arrays, medoids
 from medmm.bundle import Bundle, Description
-from medmm.errors import BundleError
+from medmm.errors import BundleError, DataError
 from medmm.modality import Declaration
 from medmm.runtime import Runtime
 from medmm.sample import Attribution
@@ -105,7 +105,7 @@ class Explainer:
         file = self.bundle.folder.parent / "local" / "population.safetensors"
         try:
             whole = from_arrays(load_file(file), self.description.modalities, "population")
-        except (OSError, SafetensorError, BundleError):
+        except (OSError, SafetensorError, BundleError, DataError):
             return self.centroids
         if whole.digest != self.description.reference_digest:
             return self.centroids

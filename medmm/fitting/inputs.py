@@ -110,9 +110,10 @@ def _cached(stem: Path) -> Prepared | None:
         array = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
         row_of = np.asarray(listing["row_of"], dtype=np.int64)
         texts = tuple(listing["absent"]), tuple(listing["digests"])
-        return Prepared(array, row_of, *texts, tuple(listing["certificates"]))
-    except (OSError, ValueError, KeyError):
+        found = Prepared(array, row_of, *texts, tuple(listing["certificates"]))
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
+    return found if row_of.max(initial=-1) < len(array) else None
 
 
 def prepare_table(modality: Modality, rows: Sequence[Any]) -> Prepared:

@@ -89,3 +89,37 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     with pytest.raises(FittingError, match="fold0/records: the loss is not finite"):
         fit_network(job(Fitting(epochs=3), scale=float("inf")), tmp_path)
     assert not list(tmp_path.rglob("done.safetensors"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "header", "history"])
+def test_a_damaged_finished_fit_is_fitted_again(tmp_path, damage):
+    first, second = (job(Fitting(epochs=3)) for _ in range(2))
+    history = fit_network(first, tmp_path)
+    file = tmp_path / "fold0" / "records" / "done.safetensors"
+    content = file.read_bytes()
+    if damage == "history":
+        assert b"best_epoch" in content
+        file.write_bytes(content.replace(b"best_epoch", b"best_opoch"))
+    else:
+        file.write_bytes({"cut": content[:-9], "empty": b"", "header": b"\xff" * 8 + content[8:]}[damage])
+    epochs: list[int] = []
+    again = fit_network(second, tmp_path, on_epoch=lambda name, epoch, metrics: epochs.append(epoch))
+    assert epochs == [0, 1, 2]
+    assert again == history
+    assert file.read_bytes() == content
+    for key, value in first.network.state_dict().items():
+        assert torch.equal(value, second.network.state_dict()[key]), key
+
+
+def test_a_damaged_checkpoint_begins_the_fit_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    whole, broken = (job(Fitting(epochs=3)) for _ in range(2))
+    fit_network(whole, tmp_path / "whole")
+    place = tmp_path / "broken" / "fold0" / "records"
+    place.mkdir(parents=True)
+    (place / "checkpoint.safetensors").write_bytes(b"rubbish")
+    epochs: list[int] = []
+    fit_network(broken, tmp_path / "broken", on_epoch=lambda name, epoch, metrics: epochs.append(epoch))
+    assert epochs == [0, 1, 2]
+    for key, value in whole.network.state_dict().items():
+        assert torch.equal(value, broken.network.state_dict()[key]), key
