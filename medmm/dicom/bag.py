@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,15 @@ class Bag:
             *(image.certificate for image in self.images),
             *(result.certificate for result in self.left_out),
         )
+
+    @property
+    def certificate(self) -> Certificate:
+        """Return one certificate of the whole: its digest is that of the images' digests, in their order."""
+        parts = [image.certificate for image in self.images]
+        digest = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
+        modality = parts[0].modality if len({part.modality for part in parts}) == 1 else ""
+        used = sum(part.files_used for part in parts)
+        return Certificate("", "", "used", files_used=used, modality=modality, sha256=digest)
 
 
 def load_bag(paths: Sequence[Path]) -> Bag:

@@ -349,8 +349,13 @@ class Image(Modality):
     @property
     def shape(self) -> tuple[int, ...]:
         """Channels, then the recipe's shape."""
-        channel = self.settings.mask is not None and self.settings.mask.use == "channel"
-        return (max(1, len(self.declaration.labels)) + channel, *self.settings.shape)
+        return (self.channels, *self.settings.shape)
+
+    @property
+    def channels(self) -> int:
+        """One, or one per label; one more for a mask beside the image."""
+        beside = self.settings.mask is not None and self.settings.mask.use == "channel"
+        return max(1, len(self.declaration.labels)) + beside
 
     def players(self) -> tuple[Player, ...]:
         """Return none: an image is explained by its gradients."""
@@ -385,7 +390,7 @@ class Image(Modality):
         return image_encoder(
             block.kind,
             spatial_dims=len(self.settings.shape),
-            in_channels=self.shape[0],
+            in_channels=self.channels,
             channels=block.channels,
             dropout=block.dropout,
             patches=Patches(self.settings.shape, block.patch, block.width, block.depth, block.heads),

@@ -112,6 +112,7 @@ class UsedSeries:
         spacing: as printed ("0.5 × 0.5 × 3.0 mm"), or empty when not recorded.
         offset_days: as in :class:`UsedField`.
         undated: as in :class:`UsedField`.
+        note: a word under the series.
     """
 
     label: str
@@ -120,6 +121,7 @@ class UsedSeries:
     spacing: str = ""
     offset_days: float | None = None
     undated: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
