@@ -149,8 +149,7 @@ class _Fit:
         self.place = place
         fabric = Fabric(accelerator="auto", devices=1)
         self.device = fabric.device
-        branched = job.auxiliary > 0 or job.modulate > 0
-        self.branched = Branched(job.network, taught=job.auxiliary > 0) if branched else None
+        self.branched = _branched(job)
         self.fitted: torch.nn.Module = self.branched or job.network
         optimizer = torch.optim.AdamW(
             self.fitted.parameters(), lr=job.settings.learning_rate, weight_decay=job.settings.weight_decay
@@ -331,6 +330,15 @@ class _Fit:
             state.setdefault(int(index), {})[slot] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _branched(job: Job) -> Branched | None:
+    """Return the network with heads of the modalities' own, drawn from the job's seed, if they are wanted."""
+    if not (job.auxiliary > 0 or job.modulate > 0):
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.seed)
+        return Branched(job.network, taught=job.auxiliary > 0)
 
 
 def _placed(tensor: torch.Tensor, device: Any) -> torch.Tensor:
