@@ -65,6 +65,8 @@ ANALYTES = {
 _TREATMENT = ("20578-1", "Vancomycin")
 _UNREADABLE = ("haemolysed", "see comment")
 
+COMPLAINTS = ("cough", "fever", "shortness of breath", "chest pain on breathing")
+
 RECORDS = (
     "patient_id",
     "assessed_at",
@@ -244,11 +246,16 @@ def _notes(subject: Subject) -> Iterator[list[str]]:
             yield [subject.subject_id, _at(subject, hours), _note(subject, rng, later=hours > 0)]
 
 
+def admission_note(subject: Subject) -> str:
+    """Return the note written at admission, or an empty text where there is none."""
+    return next((text for _, _, text in _notes(subject) if text.startswith("Admitted")), "")
+
+
 def _note(subject: Subject, rng: np.random.Generator, *, later: bool) -> str:
     if later:
         worse = subject.labels["deterioration"]
         return "Transferred to intensive care overnight." if worse else "Improving, mobilised, eats well."
     days = int(rng.integers(1, 9))
-    complaint = str(rng.choice(["cough", "fever", "shortness of breath", "chest pain on breathing"]))
+    complaint = str(rng.choice(COMPLAINTS))
     smoker = str(subject.fields["records.smoking"])
     return f'Admitted with {complaint} for {days} days, "felt worse today".\nSmoking: {smoker}.'

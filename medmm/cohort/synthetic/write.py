@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from medmm.cohort.synthetic import phantoms, studies
+from medmm.cohort.synthetic import disposition, phantoms, studies
+from medmm.cohort.synthetic.disposition import dispositions
 from medmm.cohort.synthetic.studies import Study
 from medmm.cohort.synthetic.subjects import (
     MISSING_SLICE,
@@ -29,7 +30,7 @@ FEWEST = 40
 """Below this, a fold of three may hold one class only, and the special patients crowd out the others."""
 MOST = 100_000
 
-_VERSION = 1
+_VERSION = 2
 """Raise it whenever the bytes written for a seed change."""
 _LOST_SLICE = 8
 
@@ -40,8 +41,8 @@ def synthesize(
     """Write a synthetic cohort into a new folder; the bytes depend on ``patients`` and ``seed`` alone.
 
     The folder holds ``dicom/``, ``records.csv``, ``biomarkers.csv``, ``notes.csv``, ``labels.csv``,
-    ``followup.csv``, ``cohort.yaml`` and ``truth.json``. It appears complete or not at all. A folder that
-    already holds this very cohort is left as it is.
+    ``followup.csv``, ``disposition.csv``, ``cohort.yaml`` and ``truth.json``. It appears complete or not at
+    all. A folder that already holds this very cohort is left as it is.
 
     Args:
         out: where; must not exist, be empty, or hold the same cohort.
@@ -122,6 +123,7 @@ def _write(
     _strays(archive, people[0])
     for name, content in tables(people, made["seed"]).items():
         (folder / name).write_bytes(content)
+    (folder / "disposition.csv").write_bytes(dispositions(people))
     (folder / "cohort.yaml").write_bytes(declaration())
     (folder / "truth.json").write_text(json.dumps(_truth(people, shown, made), indent=1) + "\n")
 
@@ -261,6 +263,7 @@ def _truth(people: Sequence[Subject], shown: Mapping[str, Any], made: Mapping[st
             }
             for name, planted in PLANTED.items()
         },
+        "disposition": disposition.truth(),
         "standardised": dict(STANDARDISED),
         "subjects": {subject.subject_id: dict(_true(subject, shown)) for subject in people},
     }
@@ -269,6 +272,8 @@ def _truth(people: Sequence[Subject], shown: Mapping[str, Any], made: Mapping[st
 def _true(subject: Subject, shown: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "images", shown[subject.subject_id]
     yield "fields", dict(subject.fields)
+    shares = {name: round(share, 6) for name, share in disposition.probabilities(subject).items()}
+    yield "disposition", {"label": disposition.disposition(subject), "probabilities": shares}
     for outcome, (image, from_tables) in subject.parts.items():
         yield (
             outcome,
