@@ -18,6 +18,7 @@ from medmm.columns import Declared, ImageSpec
 from medmm.errors import ConfigError, DicomRefusal
 from medmm.modalities.masking import MaskUse, masked
 from medmm.modalities.resample import SAME_STEP, Taps, axis_taps, back_taps, resample
+from medmm.modalities.sequences import Pretrained
 from medmm.modality import Declaration, Modality
 from medmm.sample import Player, SeriesSource, Source
 
@@ -48,18 +49,6 @@ MOST_PARAMETERS = 1 << 28
 
 Count = Annotated[int, Field(ge=1, le=8192)]
 Millimetres = Annotated[float, Field(gt=0)]
-
-
-class Pretrained(Declared):
-    """Weights to begin with.
-
-    Attributes:
-        file: safetensors, relative to the recipe; see :mod:`medmm.encoders.pretrained`.
-        strict: whether every tensor of the encoder must be in the file, and no others.
-    """
-
-    file: str
-    strict: bool = True
 
 
 class ImageEncoderSettings(Declared):

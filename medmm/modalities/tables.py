@@ -11,10 +11,10 @@ import copy
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medmm.columns import Declared, Value
 from medmm.errors import BundleError, ConfigError, DataError, FittingError
@@ -29,13 +29,30 @@ if TYPE_CHECKING:
 
 
 class TableEncoderSettings(Declared):
-    """The multilayer perceptron of a table; the last hidden layer is the embedding."""
+    """The encoder of a table.
 
+    Attributes:
+        kind: "mlp", a multilayer perceptron; or "ft_transformer", attention over one token per field.
+        hidden: of the "mlp", widths of its layers; the last is the embedding.
+        width: of the "ft_transformer", of a token and of the embedding; with ``layers`` and ``heads``.
+        dropout: share dropped at training.
+    """
+
+    kind: Literal["mlp", "ft_transformer"] = "mlp"
     hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=8192)], ...], Field(min_length=1, max_length=8)] = (
         32,
         16,
     )
+    width: Annotated[int, Field(ge=1, le=1024)] = 32
+    layers: Annotated[int, Field(ge=1, le=16)] = 2
+    heads: Annotated[int, Field(ge=1, le=64)] = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+    @model_validator(mode="after")
+    def _divided(self) -> TableEncoderSettings:
+        if self.kind == "ft_transformer" and self.width % self.heads:
+            raise ValueError(f"the `heads` ({self.heads}) of a transformer divide its `width` ({self.width})")
+        return self
 
 
 class TableSettings(Declared):
@@ -155,10 +172,20 @@ class Table(Modality):
         return tuple(dict.fromkeys(f"{column.label}: {text}" for column, text in found if text))
 
     def encoder(self) -> nn.Module:
-        """Return a fresh multilayer perceptron; see :meth:`medmm.modality.Modality.encoder`."""
+        """Return a fresh perceptron or FT-Transformer; see :meth:`medmm.modality.Modality.encoder`."""
+        from medmm.encoders.ft_transformer import FTTransformer
         from medmm.encoders.mlp import TableEncoder
 
         block = self.settings.encoder
+        if block.kind == "ft_transformer":
+            owner = {column: i for i, player in enumerate(self.players()) for column in player.columns}
+            return FTTransformer(
+                [owner[column] for column in range(self.shape[0])],
+                block.width,
+                layers=block.layers,
+                heads=block.heads,
+                dropout=block.dropout,
+            )
         return TableEncoder(self.shape[0], block.hidden, block.dropout)
 
     def state(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from medmm.errors import BundleError, ConfigError, DataError, FittingError
 from medmm.modalities.biomarkers import Biomarkers
 from medmm.modalities.fields import RARE
 from medmm.modalities.records import Records
-from medmm.modalities.tables import TableSettings
+from medmm.modalities.tables import TableEncoderSettings, TableSettings
 from medmm.modality import Stacked, present, restored, stacked
 
 FIELDS = {
@@ -303,3 +304,14 @@ def test_statuses_other_than_known_are_missing() -> None:
     for status in set(Status) - {Status.KNOWN}:
         vector = fitted.transform({**TRAIN[0], "age": Value(None, status, text="secret")})
         assert column(fitted, vector, "age missing") == 1.0
+
+
+def test_a_recipe_can_ask_for_an_ft_transformer() -> None:
+    block = TableEncoderSettings(kind="ft_transformer", width=8, layers=1, heads=2)
+    fitted = Records("records", TableSettings(encoder=block), FIELDS).fit(TRAIN)
+    encoder = fitted.encoder().eval()
+    rows = np.stack([fitted.transform(patient) for patient in (*TRAIN, EMPTY)])
+    assert encoder.owned.sum(dim=0).tolist() == [len(player.columns) for player in fitted.players()]
+    assert encoder(torch.from_numpy(rows)).shape == (len(rows), encoder.out_features) == (len(rows), 8)
+    with pytest.raises(ValueError, match="divide its `width`"):
+        TableEncoderSettings(kind="ft_transformer", width=10, heads=4)
