@@ -70,7 +70,9 @@ def seal(
         means = centroids(whole, runtime, seed=problem.recipe.seed)
         save_file(to_arrays(means), folder / "reference" / "centroids.safetensors")
         description = _describe(problem, judgement, final, spec, cohort_digest, whole)
-        gates = {name: _gate_json(_gate(problem, final, inputs, name)) for name in _pictured(problem)}
+        gates = {
+            name: _gate_json(_gate(problem, final, inputs, name, judgement)) for name in _pictured(problem)
+        }
         bases = {each.kind: base_and_error(runtime, each)[0] for each in (whole, means)}
         metrics = judgement.to_json() | {"gate": gates, "reference_bases": bases}
         bundle.write_json(folder / "bundle.json", description.model_dump(mode="json"))
@@ -120,7 +122,7 @@ def _population(runtime: Runtime, inputs: Inputs, tables: Sequence[str]) -> Refe
     )
 
 
-def _gate(problem: Problem, final: Final, inputs: Inputs, name: str) -> GateReport:
+def _gate(problem: Problem, final: Final, inputs: Inputs, name: str, judgement: Judgement) -> GateReport:
     """Run the sanity battery on a few training patients who have the image, chosen by the recipe's seed."""
     have = np.flatnonzero(inputs.prepared[name].row_of >= 0)
     chosen = np.sort(np.random.default_rng(problem.recipe.seed).permutation(have)[:GATE_PATIENTS])
@@ -129,7 +131,8 @@ def _gate(problem: Problem, final: Final, inputs: Inputs, name: str) -> GateRepo
         values, present = inputs.batch(np.array([row]))
         arrays = {key: tensor[0].numpy() for key, tensor in values.items()}
         patients.append(GatePatient(arrays, present[0].numpy().astype(bool)))
-    return gate(final.network, patients, name, seed=problem.recipe.seed)
+    skill = (judgement.figures[name]["auroc"], judgement.counts[name][0])
+    return gate(final.network, patients, name, skill=skill, seed=problem.recipe.seed)
 
 
 def _gate_json(found: GateReport) -> dict[str, Any]:

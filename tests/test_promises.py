@@ -16,11 +16,17 @@ import numpy as np
 import pytest
 
 from medmm import bundle as bundles
+from medmm import train as training
 from medmm.attribution.game import TOLERANCE
+from medmm.cohort.access import open_cohort
 from medmm.explain.explainer import Explainer
 from medmm.explain.images import image_evidence
+from medmm.fitting.assemble import assemble
+from medmm.fitting.crossval import cross_validate
+from medmm.fitting.judgement import judge
 from medmm.outputs.table import read_scores
 from medmm.score import score
+from medmm.sealing import seal
 
 pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.slow]
 
@@ -145,6 +151,38 @@ def test_promise_4_a_map_that_fails_its_gate_is_withheld(demo):
     assert withheld.gate_sentence == "looks alike with a random encoder"
 
 
+def test_promise_4_a_network_that_never_learned_shows_no_map(small_run, tmp_path):
+    """Its maps follow its logits, which say nothing; sealed and explained, none is shown."""
+    recipe = (small_run.folder / "recipe.yaml").read_text()
+    (tmp_path / "recipe.yaml").write_text(
+        recipe.replace("cohort: data", f"cohort: {small_run.data}").replace(
+            "fitting: {epochs: 2}", "fitting: {epochs: 2, learning_rate: 1.0e-12, weight_decay: 0}"
+        )
+    )
+    planned = training.plan(tmp_path, root=small_run.data, smoke=True)
+    problem = assemble(
+        planned.recipe, planned.cohort, planned.patients, work=tmp_path / "fits", cache=tmp_path / "cache"
+    )
+    found = cross_validate(problem, planned.folds)
+    _, inputs = problem.fitted(np.arange(len(problem.labels)))
+    names = list(problem.modalities)
+    judged = judge(problem.recipe, found, problem.labels, inputs.present, names=names, images=["ct"])
+    seal(problem, found, judged, run=tmp_path, spec=planned.spec, cohort_digest=planned.cohort.digest)
+    bundle = bundles.load(tmp_path / "bundle")
+    gate = bundle.metrics["gate"]["ct"]
+    checks = {row["check"]: row["passed"] for row in gate["checks"]}
+    assert checks["deletion"]
+    assert not checks["skill"]
+    assert not gate["passed"]
+    explainer = Explainer(bundle, {name: m.declaration for name, m in bundle.modalities.items()})
+    linked = open_cohort(small_run.data, small_run.data, outcomes=False)
+    observed = next(seen for seen in map(explainer.scorer.observe, linked.patients) if "ct" in seen.inputs)
+    shown = image_evidence(explainer, observed, "ct")
+    assert shown.gate == "withheld"
+    assert "AUROC" in shown.gate_sentence
+    assert all(part.map is None for part in shown.slices)
+
+
 def test_promise_5_the_image_must_earn_its_place(demo):
     verdict = bundles.load(demo.bundle).metrics["verdict"]
     assert verdict["word"] in ("helps", "does not help", "cannot tell")
@@ -186,8 +224,6 @@ def explainer_of(demo: Demo) -> Explainer:
 
 
 def observations(demo: Demo, explainer: Explainer, count: int):
-    from medmm.cohort.access import open_cohort
-
     linked = open_cohort(demo.data, demo.data, subjects=subjects(demo, count), outcomes=False)
     for patient in linked.patients:
         observed = explainer.scorer.observe(patient)

@@ -1,9 +1,11 @@
 """The sanity gate of image maps: a map that says nothing of the model must not be shown.
 
-Three checks on a handful of patients, per model and image. *Randomisation*: the map of the same model
-with a freshly initialised encoder must look different. *Deletion*: blurring the voxels with the most
-positive attribution must lower the logit more than blurring as many others. *Finding*, where masks of
-a finding are given: the map must hold more of itself inside it than the randomised model's map does.
+Checks per model and image, most on a handful of patients. *Skill*: out-of-fold, the image alone must rank
+patients better than chance; where it does not, a map shows where nothing was found. *Randomisation*: the
+map of the same model with a freshly initialised encoder must look different. *Deletion*: blurring the
+voxels with the most positive attribution must lower the logit more than blurring as many others. *Finding*,
+where masks of a finding are given: the map must hold more of itself inside it than the randomised model's
+map does.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from medmm.arrays import Bools, Float32, Ints
 from medmm.attribution.image import LogitOfImage, blurred, integrated_gradients
 
 if TYPE_CHECKING:
+    from medmm.evaluation.resampling import Estimate
     from medmm.network.network import Network
 
 SIMILARITY = 0.8
@@ -43,6 +46,9 @@ SIGNIFICANCE = 0.05
 
 ENRICHMENT = 2.0
 """Attribution inside a finding, as a share, must be this many times the finding's share of the volume."""
+
+CHANCE = 0.5
+"""AUROC of a score that says nothing."""
 
 NO_DETAIL = 1e-6
 """Voxels whose distance to the blurred image is below this share of the largest carry no attribution."""
@@ -68,10 +74,10 @@ class GateRow:
     """One check.
 
     Attributes:
-        check: "randomisation", "deletion" or "finding".
+        check: "randomisation", "deletion", "skill" or "finding".
         passed: what it says of the map.
-        figure: median rank correlation, share of patients in whom deletion went the right way, or median
-            enrichment of the finding.
+        figure: median rank correlation, share of patients in whom deletion went the right way, AUROC, or
+            median enrichment of the finding.
         bound: what the figure was held against.
         patients: on whom the check was made.
         sentence: the figure in words.
@@ -113,13 +119,22 @@ class _Trial:
     volume: float
 
 
-def gate(network: Network, patients: Sequence[GatePatient], name: str, *, seed: int = 0) -> GateReport:
+def gate(
+    network: Network,
+    patients: Sequence[GatePatient],
+    name: str,
+    *,
+    skill: tuple[Estimate, int] | None = None,
+    seed: int = 0,
+) -> GateReport:
     """Try the maps of one image on some patients; with fewer than five no check can pass.
 
     Args:
         network: the fitted network; not touched.
         patients: who have the image; about ten.
         name: the image.
+        skill: out-of-fold AUROC of the image alone, and of how many patients; without it, the check is not
+            made.
         seed: of the randomised encoders and deletions.
 
     Source: Adebayo et al. 2018 (randomisation); Samek et al. 2017 (deletion).
@@ -131,6 +146,8 @@ def gate(network: Network, patients: Sequence[GatePatient], name: str, *, seed: 
     rng = np.random.default_rng(seed)
     trials = [_trial(network, randomised, patient, name, rng) for patient in patients]
     rows = [_randomisation(trials), _deletion(trials)]
+    if skill is not None:
+        rows.append(_skill(*skill))
     with_finding = [trial for trial in trials if trial.volume > 0]
     if with_finding:
         rows.append(_finding(with_finding))
@@ -162,6 +179,18 @@ def _deletion(trials: Sequence[_Trial]) -> GateRow:
         len(trials),
         f"blurring the {DELETED:.0%} of voxels with the highest attribution lowered the logit more than "
         f"blurring others in {sum(right)} of {len(trials)} patients (sign test at {SIGNIFICANCE})",
+    )
+
+
+def _skill(auroc: Estimate, patients: int) -> GateRow:
+    """A network that never learned passes the other checks: its map follows a logit that says nothing."""
+    return GateRow(
+        "skill",
+        auroc.lower > CHANCE,
+        auroc.value if np.isfinite(auroc.value) else CHANCE,
+        CHANCE,
+        patients,
+        f"out-of-fold, the image alone has an AUROC of {auroc} (its interval must lie above {CHANCE})",
     )
 
 

@@ -11,6 +11,7 @@ from medmm.attribution.gate import GatePatient, GateReport, gate
 from medmm.attribution.image import integrated_gradients
 from medmm.encoders.image import image_encoder
 from medmm.errors import ExplanationError
+from medmm.evaluation.resampling import Estimate
 from medmm.network.fusion import Concat, Stack
 from medmm.network.network import Network
 
@@ -178,3 +179,25 @@ def test_the_map_of_the_trained_network_lies_on_the_lesion(trained: Network) -> 
         found = integrated_gradients(trained, patient.inputs, HERE, "film")
         shares.append(np.abs(found.spatial)[patient.finding].sum() / np.abs(found.spatial).sum())
     assert np.median(shares) > 0.15
+
+
+@pytest.mark.parametrize(
+    ("auroc", "passed"),
+    [
+        (Estimate(0.75, 0.67, 0.84), True),
+        (Estimate(0.55, 0.45, 0.64), False),
+        (Estimate(0.3, 0.2, 0.4), False),
+        (Estimate(float("nan"), float("nan"), float("nan")), False),
+    ],
+)
+def test_an_image_that_ranks_nobody_has_no_map_to_show(
+    trained: Network, auroc: Estimate, passed: bool
+) -> None:
+    report = gate(trained, patients(8), "film", skill=(auroc, 100))
+    assert row(report, "skill").passed == report.passed == passed
+    assert row(report, "skill").patients == 100
+    if auroc.value == 0.55:
+        assert report.sentence == (
+            "Map withheld, sanity gate not passed: out-of-fold, the image alone has an AUROC of"
+            " 0.55 (0.45 to 0.64) (its interval must lie above 0.5)."
+        )
