@@ -39,6 +39,14 @@ def test_a_recipe_names_its_cohort_relative_to_itself(tmp_path):
         ("name: small", "name: Small Recipe", "name"),
         ("  records: {kind: records}", "  records: {}", "kind"),
         ("outcome: ill", "outcome: ill\nfusion: {kind: concatt}", "concat"),
+        (
+            "outcome: ill",
+            "outcome: ill\nfusion: {kind: concat}",
+            "joins several modalities, and there is only",
+        ),
+        ("outcome: ill", "outcome: ill\nfusion: {kind: token_transformer, heads: 3}", "must divide"),
+        ("outcome: ill", "outcome: ill\nfusion: {kind: moe_missing, top: 9}", "cannot be more than"),
+        ("outcome: ill", "outcome: ill\nfusion: {kind: film, auxilary: 1}", "did you mean 'auxiliary'"),
         ("outcome: ill", "outcome: ill\nfitting: {epoch: 3}", "did you mean 'epochs'"),
         ("outcome: ill", "outcome: ill\nthreshold: {risk: 0.2, sensitivity: 0.9}", "one of them"),
         ("outcome: ill", "outcome: ill # ? which?", "which?"),
@@ -123,3 +131,41 @@ def test_an_absurd_size_is_refused_before_anything_is_made(tmp_path, block, said
     known = {"ct": {"age": declared} if "records" in block else ImageSpec(dir="dicom")}
     with pytest.raises(ConfigError, match=said):
         recipe.build(known)
+
+
+FIELDS = {"age": FieldSpec(role="input", kind="number")}
+IMAGE = "{kind: image, shape: [16, 16]}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "blocks", "said"),
+    [
+        (
+            "film",
+            {"records": "{kind: records}", "more": "{kind: records}"},
+            "needs a modality that gives a feature",
+        ),
+        ("daft", {"one": IMAGE, "two": IMAGE}, "are all images; add a table"),
+        ("tab_cross_attn", {"one": IMAGE, "two": IMAGE}, "one token per field"),
+        ("late_mean, weights: {ct: 2}", {"one": IMAGE, "records": "{kind: records}"}, "weighs 'ct', which"),
+        ("film", {"one": IMAGE}, "there is only one"),
+    ],
+)
+def test_a_fusion_over_modalities_that_do_not_give_what_it_needs_is_refused(tmp_path, kind, blocks, said):
+    listed = "".join(f"\n  {name}: {block}" for name, block in blocks.items())
+    text = TEXT.replace("\n  records: {kind: records}", listed) + f"fusion: {{kind: {kind}}}\n"
+    declared = {
+        name: FIELDS if "records" in block else ImageSpec(dir="dicom") for name, block in blocks.items()
+    }
+    with pytest.raises(ConfigError, match=said) as refused:
+        load_recipe(written(tmp_path, text)).build(declared)
+    assert "\n" not in str(refused.value)
+
+
+def test_every_kind_of_fusion_has_a_block(tmp_path):
+    for kind in ("concat", "film", "daft", "tab_cross_attn", "token_transformer", "late_mean", "moe_missing"):
+        blocks = f"\n  one: {IMAGE}\n  records: {{kind: records}}"
+        text = TEXT.replace("\n  records: {kind: records}", blocks) + f"fusion: {{kind: {kind}}}\n"
+        recipe = load_recipe(written(tmp_path, text))
+        assert set(recipe.build({"one": ImageSpec(dir="dicom"), "records": FIELDS})) == {"one", "records"}
+        assert recipe.fusion.kind == kind

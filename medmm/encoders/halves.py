@@ -45,23 +45,28 @@ def halves(encoder: ImageEncoder) -> tuple[nn.Module, nn.Module]:
     A network that is not a sequence of blocks (a transformer) is the first half as a whole; the fusion then
     turns the channels of its last map.
     """
-    before, after = _cut([encoder.features])
+    before, after = _cut(_members(encoder.features))
+    if not before:
+        before, after = [encoder.features], []
     return nn.Sequential(*before), nn.Sequential(*after)
 
 
 def _cut(layers: Sequence[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Cut before the last block: the last member with layers of its own, searched inside sequences."""
+    """Cut before the last block: the last member that is made of others, searched inside sequences."""
     places = [i for i, layer in enumerate(layers) if _block(layer)]
     if not places:
         return list(layers), []
     last = places[-1]
-    inside = list(layers[last].children()) if isinstance(layers[last], nn.Sequential) else []
+    inside = _members(layers[last])
     if any(_block(layer) for layer in inside):
         before, after = _cut(inside)
         return [*layers[:last], *before], [*after, *layers[last + 1 :]]
-    if len(layers) == 1:
-        return list(layers), []
     return list(layers[:last]), list(layers[last:])
+
+
+def _members(layer: nn.Module) -> list[nn.Module]:
+    """Return the layers of a sequence, in order and with repetitions; none of anything else."""
+    return list(layer) if isinstance(layer, nn.Sequential) else []
 
 
 def _block(layer: nn.Module) -> bool:
