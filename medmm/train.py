@@ -332,6 +332,9 @@ def _track(run: tracking.Run, planned: Plan, out_of_fold: OutOfFold, judgement: 
     run.figure("calibration", plots.calibration(judgement.overall))
     outer = {name: history.epochs for name, history in out_of_fold.histories.items() if "inner" not in name}
     run.figure("learning", plots.learning(outer))
+    balance = plots.gains({name: epochs for name, epochs in outer.items() if name.endswith("/fused")})
+    if balance:
+        run.figure("modalities", balance)
     if judgement.verdict:
         gains = {f"fused - {name}": gain for name, gain in judgement.verdict.differences.items()}
         run.figure("verdict", plots.intervals(gains, title=judgement.verdict.word, reference=0.0))

@@ -53,6 +53,31 @@ def learning(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
     return _png(figure)
 
 
+def gains(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes | None:
+    """Return by how much each modality lowers the loss, per epoch; None where no network joins several.
+
+    The mean over the fits that lasted so long. A modality that stays at zero while another climbs is not
+    learned from: the fusion is out of balance.
+    """
+    found: dict[str, dict[int, list[float]]] = {}
+    for epochs in curves.values():
+        for epoch, row in enumerate(epochs, start=1):
+            for key, value in row.items():
+                if key.startswith("gain."):
+                    found.setdefault(key.removeprefix("gain."), {}).setdefault(epoch, []).append(value)
+    if not found:
+        return None
+    figure, axes = _figure(height=4)
+    axes.axhline(0, color=GREY, linestyle="--", linewidth=1)
+    for name, by_epoch in found.items():
+        means = [sum(values) / len(values) for values in by_epoch.values()]
+        axes.plot(list(by_epoch), means, linewidth=1.5, label=_plain(name))
+    axes.set(xlabel="epoch", ylabel="loss without it, minus loss with it")
+    axes.set_title("What each modality gives the fusion")
+    axes.legend(fontsize=7, frameon=False)
+    return _png(figure)
+
+
 def _figure(*, height: float) -> tuple[Figure, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
