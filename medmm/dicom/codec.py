@@ -24,6 +24,8 @@ WORKER_BYTES = 4 << 30
 """Address space of the process that decodes; a frame at the limit of its size needs about half of it."""
 FRAME_SECONDS = 60.0
 """Longest that one frame may take."""
+_GRACE_SECONDS = 5.0
+"""After so much more, the process that decodes ends itself: nobody may be left to end it."""
 
 _JPEG = "1.2.840.10008.1.2.4."
 DECODERS = {
@@ -82,7 +84,7 @@ class _Worker:
         # -P: the script's own folder is no place to import from. A session of its own: Ctrl-C is for the
         # process that asks, which ends this one by closing its input.
         self.process = subprocess.Popen(  # noqa: S603  # this interpreter and a script of this package
-            [sys.executable, "-P", script, str(WORKER_BYTES)],
+            [sys.executable, "-P", script, str(WORKER_BYTES), str(FRAME_SECONDS + _GRACE_SECONDS)],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import struct
 import sys
 import warnings
@@ -22,7 +23,7 @@ JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 
 def main() -> None:
     """Serve requests until standard input ends."""
-    limit, (_, most) = int(sys.argv[1]), resource.getrlimit(resource.RLIMIT_AS)
+    limit, seconds, (_, most) = int(sys.argv[1]), float(sys.argv[2]), resource.getrlimit(resource.RLIMIT_AS)
     limit = limit if most == resource.RLIM_INFINITY else min(limit, most)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -30,6 +31,7 @@ def main() -> None:
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     while (message := receive(source)) is not None:
         request, stream = message
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # nothing handles the alarm: it ends the process
         try:
             values = np.ascontiguousarray(decode(request, stream))
             reply, payload = {"dtype": values.dtype.str, "shape": values.shape}, values.tobytes()
@@ -37,6 +39,7 @@ def main() -> None:
             reply, payload = {"error": "ImportError"}, b""
         except BaseException as error:  # a codec in Rust panics beside Exception
             reply, payload = {"error": type(error).__name__}, b""
+        signal.setitimer(signal.ITIMER_REAL, 0)
         send(sink, reply, payload)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,6 +24,8 @@ from medmm.errors import DicomRefusal
 
 MAX_VOLUME_BYTES = 4 << 30
 """Most bytes of one array."""
+ARRAY_SECONDS = 600.0
+"""Longest that all planes of one array may take to decode, however quick each of them is."""
 FEW_SLICES = 4
 """A volume of fewer slices is noted in its certificate."""
 THICKNESS_TOLERANCE = 0.05
@@ -132,7 +135,10 @@ def _assembled(planes: Sequence[Plane]) -> tuple[Array, Bools]:
         raise DicomRefusal("resource_limit", f"an array of shape {shape} is above the limit")
     values = np.empty(shape, dtype)
     valid: Bools | None = None
+    deadline = time.monotonic() + ARRAY_SECONDS
     for index, (plane, stored) in enumerate(_decoded(planes)):
+        if time.monotonic() > deadline:
+            raise DicomRefusal("resource_limit", f"{index} of {len(planes)} planes took {ARRAY_SECONDS:g} s")
         padding = padding_mask(stored, plane)
         if padding is not None and padding.any():
             if valid is None:
