@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -34,7 +34,35 @@ class Declared(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class FieldSpec(Declared):
+class Named(Declared):
+    """What a field or a result is called, and by which terms others know it.
+
+    ``label: {en: Sodium, zh: 钠}`` may stand for ``label`` and ``label_zh``.
+
+    Attributes:
+        label: in English; what pages print.
+        label_zh: in Chinese.
+        code: of the source, usually LOINC.
+        snomed: SNOMED CT concept id, digits.
+    """
+
+    label: str | None = None
+    label_zh: str | None = None
+    code: str | None = None
+    snomed: Annotated[str, Field(pattern=r"^[0-9]{6,18}$")] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _both_languages(cls, values: Any) -> Any:
+        label = values.get("label") if isinstance(values, dict) else None
+        if not isinstance(label, dict):
+            return values
+        if set(label) - {"en", "zh"} or "en" not in label:
+            raise ValueError("a label in several languages is {en: …, zh: …}")
+        return {**values, "label": label["en"]} | ({"label_zh": label["zh"]} if "zh" in label else {})
+
+
+class FieldSpec(Named):
     """One clinical field with at most one value per patient: a column of a wide table, or found by events.
 
     Attributes:
@@ -50,8 +78,6 @@ class FieldSpec(Declared):
     unit: str | None = None
     plausible: Range | None = None
     reference: Range | None = None
-    label: str | None = None
-    code: str | None = None
     missing_codes: Words = ()
     levels: Words = ()
     event: str | None = None
@@ -73,7 +99,7 @@ class FieldSpec(Declared):
         return self
 
 
-class ResultSpec(Declared):
+class ResultSpec(Named):
     """One code of a long table: a biomarker with any number of timed results per patient.
 
     Attributes:
@@ -85,14 +111,12 @@ class ResultSpec(Declared):
 
     role: Role
     kind: Literal["number"] = "number"
-    code: str | None = None
     name: str | None = None
     unit: str | None = None
     molar_mass_g_per_mol: Annotated[float, Field(gt=0)] | None = None
     plausible: Range | None = None
     reference: Range | None = None
     limits: Range | None = None
-    label: str | None = None
     summary: Summary | tuple[Summary, ...] = "last"
     series: bool = False
     window_days: Annotated[float, Field(gt=0)] | None = None

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from medmm.catalogue import agreement
 from medmm.cohort.archive import Candidate
 from medmm.cohort.flow import Account, Flow
 from medmm.cohort.link import Cohort
-from medmm.columns import Status, Value
+from medmm.columns import FieldSpec, ResultSpec, Status, Value
 from medmm.sample import Absence, Source
 from medmm.sources.tables import SUFFIXES
 
@@ -54,6 +55,7 @@ class CheckReport:
         coverage: per field and image block, who has it.
         outcomes: per outcome, (positive, labelled).
         choices: per image block, and per block's mask, how many series were chosen, and not, by reason.
+        inherited: per field, which of its ranges are the catalogue's, and from which source.
         warnings: what a person should look at, without patient data.
     """
 
@@ -63,6 +65,7 @@ class CheckReport:
     coverage: Sequence[Coverage]
     outcomes: Mapping[str, tuple[int, int]]
     choices: Mapping[str, Mapping[str, int]]
+    inherited: Mapping[str, str]
     warnings: Sequence[str]
 
     def lines(self) -> list[str]:
@@ -76,6 +79,7 @@ class CheckReport:
             parts = " + ".join(f"{count} {fate}" for fate, count in fates.items())
             lines.append(f"{block}: {sum(fates.values())} candidates = {parts}")
         lines += [coverage.line() for coverage in self.coverage if coverage.absent]
+        lines += [f"{name}: {told}" for name, told in self.inherited.items()]
         for field, cells in self.flow.unparsable.items():
             shown = ", ".join(f"{text[:20]!r} x{count}" for text, count in list(cells.items())[:10])
             lines.append(f"cannot be read: {field}: {shown}")
@@ -106,7 +110,14 @@ def check(cohort: Cohort, *, root: Path | None = None) -> CheckReport:
         *_field_warnings(cohort, coverage),
     ]
     return CheckReport(
-        cohort.spec.name, cohort.flow, patterns(cohort), coverage, outcomes, _choices(cohort), warnings
+        cohort.spec.name,
+        cohort.flow,
+        patterns(cohort),
+        coverage,
+        outcomes,
+        _choices(cohort),
+        _inherited(cohort),
+        warnings,
     )
 
 
@@ -122,6 +133,17 @@ def _choices(cohort: Cohort) -> dict[str, dict[str, int]]:
     for found in cohort.series:
         counts.setdefault(found.block, Counter({"chosen": 0}))[found.reason or "chosen"] += 1
     return {block: dict(counts[block]) for block in sorted(counts)}
+
+
+def _inherited(cohort: Cohort) -> dict[str, str]:
+    columns = {
+        f"{block}.{name}": agreement(column)
+        for block, declared in cohort.declarations.items()
+        if isinstance(declared, Mapping)
+        for name, column in declared.items()
+        if isinstance(column, FieldSpec | ResultSpec)
+    }
+    return {name: told for name, told in columns.items() if told}
 
 
 def present(source: Source) -> bool:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from medmm.catalogue import with_catalogue
 from medmm.cohort.declare import did_you_mean, read_yaml, refuse_questions, validated
 from medmm.cohort.division import Share, Splits
 from medmm.cohort.origin import Filter, Source, with_source
@@ -416,7 +417,7 @@ def load_spec(path: Path) -> CohortSpec:
         path = path / "cohort.yaml"
     values, text = read_yaml(path)
     refuse_questions(path, text)
-    spec = validated(CohortSpec, values, where=str(path))
+    spec = validated(CohortSpec, with_catalogue(values), where=str(path))
     if spec.root is None:
         return spec
     return spec.model_copy(update={"root": str((path.parent / spec.root).resolve())})

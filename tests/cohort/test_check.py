@@ -23,12 +23,13 @@ def test_accounts_must_add_up() -> None:
 def test_patterns_coverage_and_unreadable_cells(small: Any) -> None:
     small.results([("001", "5", "mg/L", "2024-02-01"), ("003", "n/a", "mg/L", "2024-02-01")])
     report = check(small.link(), root=small.root)
-    assert report.patterns == {"crp": 1, "no crp": 2}
+    assert report.patterns == {"C-reactive protein": 1, "no C-reactive protein": 2}
     lines = report.lines()
     assert "subjects 3 = 3 kept + 0 excluded" in lines
     assert "records.age 2 of 3 (1 missing)" in lines
     assert "cannot be read: biomarkers.crp: 'n/a' x1" in lines
     assert "ill: 1 of 2 positive" in lines
+    assert "biomarkers.crp: reference range (mcc) from the catalogue's crp" in lines
 
 
 def test_warns_of_what_looks_odd(small: Any) -> None:

@@ -33,7 +33,8 @@ def _folder(root: Path) -> Path:
     (data / "labels.csv").write_text("\n".join(labels) + "\n")
     results = ["patient_id,code,name,value,unit,collected_at,ward"]
     for n, name in enumerate(NAMES):
-        results.append(f"{name},2345-7,Glucose,{5 + n / 10},{'mmol/L' if n % 2 else 'mg/dL'},2024-02-01,a")
+        value, unit = (5 + n / 10, "mmol/L") if n % 2 else (90 + n, "mg/dL")
+        results.append(f"{name},2345-7,Glucose,{value},{unit},2024-02-01,a")
         results.append(f"{name},,Oddity,1,furlong,,a")
     (data / "results.csv").write_text("\n".join(results) + "\n")
     (data / "followup.csv").write_text("patient_id,x\nP000,1\n")
@@ -86,6 +87,9 @@ def test_what_is_plain_is_written_and_the_rest_is_asked(tmp_path: Path) -> None:
     ]
     results = spec["biomarkers"]["results"]
     assert results["glucose"]["molar_mass_g_per_mol"] == 180.156
+    assert results["glucose"]["plausible"] == {"mg/dL": [33, 2000], "mmol/L": [1.83175, 111.015]}[
+        results["glucose"]["unit"]
+    ]
     assert results["oddity"]["role"] == "never"
     recipe = _answered(pipeline / "recipe.yaml")
     assert (recipe["cohort"], recipe["outcome"]) == ("../../cohorts/mine", "ill")

@@ -169,8 +169,8 @@ def test_a_result_without_a_unit_needs_the_cohorts_word(small: Any) -> None:
 
 
 def test_a_result_that_declares_no_unit_must_not_have_one(small: Any) -> None:
-    del small.spec["biomarkers"]["results"]["crp"]["unit"]
-    small.results([("001", "5", "mg/L", "2024-02-28")])
+    small.spec["biomarkers"]["results"]["crp"] = {"role": "input", "name": "crp"}  # no code, no catalogue
+    small.results([("001", "", "crp", "5", "mg/L", "2024-02-28")])
     with pytest.raises(DataError, match="declares no unit"):
         small.link()
 

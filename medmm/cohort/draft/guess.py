@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from medmm.catalogue import by_name
 from medmm.cohort.draft.profile import Column, Sheet, Survey, words_of
 
 CONSEQUENCE = re.compile(
@@ -27,15 +28,6 @@ UNITS: Mapping[str, str] = {
     r"^days_|_days$": "d",
 }
 """What a name says of its unit."""
-MOLAR_MASS_G_PER_MOL: Mapping[str, float] = {
-    "2345-7": 180.156,  # glucose
-    "2339-0": 180.156,
-    "2160-0": 113.12,  # creatinine
-    "2093-3": 386.65,  # cholesterol
-    "1975-2": 584.66,  # bilirubin
-    "17861-6": 40.078,  # calcium
-}
-"""By LOINC code, of analytes that laboratories report in mass as often as in moles (IUPAC atomic weights)."""
 PROSE = 0.5
 """A column of which more than this share is sentences is free text."""
 SOME_NUMBERS = 0.2
@@ -84,6 +76,11 @@ def _input(column: Column) -> Line:
         return Line({"role": "input", "kind": "flag"})
     unit = next((unit for pattern, unit in UNITS.items() if re.search(pattern, column.name, re.I)), None)
     number = {"role": "input", "kind": "number"} | ({"unit": unit} if unit else {})
+    test = None if unit else by_name(column.name)
+    if test is not None and column.is_number:
+        return Line(
+            number | {"catalogue": test.key}, f"is it {test.label} in {test.unit}? else give its unit"
+        )
     if column.others and column.numbers >= SOME_NUMBERS * column.filled:
         return Line(
             number | {"missing_codes": list(column.others)}, "do these words all mean that it is missing?"

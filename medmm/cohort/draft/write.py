@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from medmm.catalogue import Entry, by_code, by_name
 from medmm.cohort.draft import guess
 from medmm.cohort.draft.guess import Line, Parts
 from medmm.cohort.draft.images import image_block, recipe_block
@@ -187,16 +188,28 @@ def _result(code: str, name: str, units: Mapping[str, int]) -> Line:
     value: dict[str, Any] = {"role": "input"} | ({"code": code} if code else {"name": name})
     stated = [unit for unit in units if unit]
     label = {"label": name} if code and name else {}
+    known, named = by_code(code), by_name(name)
+    guessed = (
+        "" if known or not named else f"is it the catalogue's {named.key} ({named.code})? else delete it"
+    )
+    if known is None and named is not None:
+        value["catalogue"] = named.key
+    test = known or named
     if not stated:
-        return Line(value | label)
+        unit = test.unit if test else ""
+        assumed = (
+            f"no unit is stated; the catalogue's is {unit}: say `no_unit`, or another `unit`" if unit else ""
+        )
+        return Line(value | label, guessed or assumed)
     unit = stated[0]
     try:
         check_unit(unit)
     except DataError:
         why = f"the unit {unit!r} is not one that medmm knows"
+        value.pop("catalogue", None)
         return Line(value | {"role": "never", "why": why}, "map the unit under `units:`, or leave it out")
-    question = ""
-    molar = guess.MOLAR_MASS_G_PER_MOL.get(code)
+    question = guessed
+    molar = test.molar_mass_g_per_mol if test else None
     for other in stated[1:]:
         try:
             factor(other, unit)
@@ -208,7 +221,16 @@ def _result(code: str, name: str, units: Mapping[str, int]) -> Line:
                 question = f"some are in {other!r}: map it under `units:`, or give molar_mass_g_per_mol"
     if guess.CONSEQUENCE.search(name):
         question = "its name sounds like the time after; was it known?"
-    return Line(value | {"unit": unit, "summary": "last"} | label, question)
+    return Line(value | {"unit": unit} | _from_catalogue(test, unit) | {"summary": "last"} | label, question)
+
+
+def _from_catalogue(test: Entry | None, unit: str) -> dict[str, Any]:
+    """Return the plausible range in the source's own unit, where the catalogue has one."""
+    try:
+        found = test.range_in("plausible", unit) if test else None
+    except DataError:
+        return {}
+    return {"plausible": list(found)} if found else {}
 
 
 def _notes(parts: Parts, *, dated: bool) -> Lines:
