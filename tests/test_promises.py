@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from medmm import bundle as bundles
@@ -25,6 +26,7 @@ from medmm.fitting.assemble import assemble
 from medmm.fitting.crossval import cross_validate
 from medmm.fitting.judgement import judge
 from medmm.outputs.table import read_scores
+from medmm.sample import Score
 from medmm.score import score
 from medmm.sealing import seal
 
@@ -75,6 +77,57 @@ def subjects(demo: Demo, count: int) -> list[str]:
         return sorted(row["patient_id"] for row in csv.DictReader(file))[:count]
 
 
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def write_rows(file: Path, rows: list[dict[str, str]]) -> None:
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def told(row: Score) -> tuple[object, ...]:
+    """What a score says of a patient; why something is absent may tell that there is something later."""
+    used = tuple(name for name, word in row.modalities.items() if word == "used")
+    return (
+        row.subject_id,
+        row.status,
+        dict(row.outcomes),
+        used,
+        dict(row.as_of_days),
+        row.undated,
+        row.warnings,
+    )
+
+
+def change_later_images(folder: Path, moments: dict[str, str]) -> tuple[int, int]:
+    """Blacken every image of after its patient's moment, and add a black copy of the others a year later."""
+    changed = added = 0
+    for file in [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"]:
+        image = pydicom.dcmread(file)
+        moment = re.sub("[^0-9]", "", moments.get(str(image.PatientID), "0"))
+        taken = f"{image.AcquisitionDate}{image.AcquisitionTime}"
+        if image.file_meta.TransferSyntaxUID.is_compressed or moment == "0":
+            continue
+        image.PixelData = bytes(len(image.PixelData))
+        if taken > moment:
+            changed += 1
+            image.save_as(file)
+        elif changed + added < 400:
+            added += 1
+            for word in ("Study", "Series", "Acquisition", "Content"):
+                setattr(image, f"{word}Date", f"{int(str(image.StudyDate)[:4]) + 1}1231")
+            for uid in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"):
+                if uid in image:
+                    setattr(image, uid, f"{image[uid].value}.9"[-64:].lstrip("."))
+            image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+            image.save_as(file.with_name(f"later-{file.name}"))
+    return changed, added
+
+
 def test_promise_1_every_patient_and_file_is_accounted_for(demo):
     accounts = re.findall(r"(subjects|files|results|notes) +(\d+) = ([^\n;]+)", demo.printed)
     assert {name for name, _, _ in accounts} == {"subjects", "files", "results", "notes"}
@@ -111,6 +164,56 @@ def test_promise_2_nothing_later_reaches_a_score(demo, tmp_path):
         writer.writerows(rows + extra)
     assert changed > 100
     assert [scored_alone(demo, subject, later) for subject in chosen] == before
+
+
+def test_promise_2_whatever_is_later_may_change_and_no_score_does(small_run, tmp_path):
+    """Images, results known later, notes and follow-up: changed and added after the moment, bit for bit."""
+    before = score(small_run.bundle, small_run.data, root=small_run.data)
+    later = tmp_path / "later"
+    shutil.copytree(small_run.data, later)
+    moments = {row["patient_id"]: row["assessed_at"] for row in rows_of(later / "records.csv")}
+    results = rows_of(later / "biomarkers.csv")
+    in_time, after = [], 0
+    for row in results:
+        moment = moments.get(row["patient_id"], "9999")
+        known_at = max(row["collected_at"], row["available_at"])
+        if row["collected_at"] and known_at > moment:
+            in_time.append(row["collected_at"] <= moment)
+            row["value"], after = "999", after + 1
+    assert after > 30
+    assert any(in_time)  # drawn before, reported after
+    write_rows(
+        later / "biomarkers.csv", results + [dict(row, collected_at="2099-01-01") for row in results[:50]]
+    )
+    write_rows(
+        later / "notes.csv", [dict(row, written_at="2099-01-01") for row in rows_of(later / "notes.csv")]
+    )
+    (later / "followup.csv").write_text("anything\nat all\n")
+    changed, added = change_later_images(later / "dicom", moments)
+    assert min(changed, added) > 10
+    scored = score(small_run.bundle, later, root=later)
+    assert [told(row) for row in scored] == [told(row) for row in before]
+    assert sum(row.modalities["ct"] == "used" for row in before) > 20
+
+
+def test_promise_2_a_later_date_of_a_record_was_an_empty_cell(small_run, tmp_path):
+    shutil.copytree(small_run.data, tmp_path / "data")
+    file = tmp_path / "data" / "cohort.yaml"
+    declared = "    seen_before: {role: input, kind: date}\n    discharge_code:"
+    file.write_text(file.read_text().replace("    discharge_code:", declared))
+    rows = rows_of(tmp_path / "data" / "records.csv")
+
+    def known(dates):
+        written = [dict(row, seen_before=day) for row, day in zip(rows, dates, strict=True)]
+        write_rows(tmp_path / "data" / "records.csv", written)
+        return open_cohort(file.parent, file.parent, outcomes=False).patients
+
+    early = [row["assessed_at"][:10] if i % 2 else "" for i, row in enumerate(rows)]
+    days = ["2000-01-01" if day else "" for day in early]
+    first = known([day or "2098-01-01" for day in days])
+    assert known([day or "2099-12-31 23:59:59" for day in days]) == first
+    assert known(days) == first
+    assert known([day and "2000-01-02" for day in days]) != first
 
 
 def test_promise_3_one_patient_scores_the_same_alone_in_a_batch_and_in_another_order(demo):
