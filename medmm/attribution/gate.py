@@ -267,7 +267,8 @@ def _randomised(network: Network, name: str, seed: int) -> Network:
     fresh = copy.deepcopy(network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for module in fresh.encoders[name].modules():
+        parts = [fresh.encoders[name], *fresh.fusion.last_blocks(fresh.names.index(name))]
+        for module in (module for part in parts for module in part.modules()):
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()

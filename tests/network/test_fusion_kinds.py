@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from medmm.errors import ConfigError
-from medmm.network.fusion import FUSIONS, LATE, Fusion, Given, fusion
+from medmm.network.fusion import FUSIONS, LATE, Fusion, Given, Mean, fusion
 from medmm.network.fusion.attention import Attention, Block
 from medmm.network.fusion.late import LateMean, Stack
 
@@ -336,3 +336,11 @@ def test_what_cannot_be_made_is_refused() -> None:
         fusion("moe_missing", [1] * 7)
     with pytest.raises(ConfigError, match="late_mean joins base logits of width 1"):
         fusion("late_mean", [4, 1])
+
+
+def test_a_fusion_says_what_it_holds_of_an_encoder() -> None:
+    film, _ = made("film")
+    assert film.last_blocks(0) == [film.given[0].last]
+    assert film.last_blocks(1) == []
+    both = Mean([film, made("film")[0]])
+    assert [block in set(both.modules()) for block in both.last_blocks(0)] == [True, True]

@@ -83,6 +83,11 @@ class Fusion(nn.Module, ABC):
         self.widths = tuple(part.width for part in self.given)
         self.outputs = outputs
 
+    def last_blocks(self, k: int) -> list[nn.Module]:
+        """Return what the fusion holds of the encoder of modality ``k``: its last block, or nothing."""
+        last = self.given[k].last
+        return [] if last is None else [last]
+
     @abstractmethod
     def forward(self, embeddings: list[Tensor], present: Tensor) -> Tensor:
         """Return logits ``[batch]``, or ``[batch, outputs]`` where there are several.

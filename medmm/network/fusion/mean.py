@@ -23,6 +23,13 @@ class Mean(Fusion):
         self.members = nn.ModuleList(members)
         self._parts = parts
 
+    def last_blocks(self, k: int) -> list[nn.Module]:
+        """Return the members' blocks; see :meth:`Fusion.last_blocks`."""
+        return [block for member in self._members() for block in member.last_blocks(k)]
+
+    def _members(self) -> list[Fusion]:
+        return [member for member in self.members if isinstance(member, Fusion)]
+
     def forward(self, embeddings: list[Tensor], present: Tensor) -> Tensor:
         """Return logits; see :meth:`Fusion.forward`."""
         split = [torch.split(e, list(p), dim=1) for e, p in zip(embeddings, self._parts, strict=True)]
