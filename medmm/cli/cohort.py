@@ -120,3 +120,30 @@ def split(
     for line in lines(linked, splits):
         out.print(line, markup=False)
     say_next(f"medmm train pipelines/… --splits {file}")
+
+
+@cohort_app.command(epilog="Example: medmm cohort table1 cohorts/x --root DATA --out reports")
+def table1(
+    cohort: CohortFolder,
+    root: Root = None,
+    splits: Annotated[
+        Path | None, typer.Option(help="splits.json, in place of what cohort.yaml says.")
+    ] = None,
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the page and the table.")] = Path(
+        "reports"
+    ),
+) -> None:
+    """Write who is in the cohort: inclusion flow, baseline by split and outcome, who lacks what."""
+    from medmm.cohort.access import open_cohort
+    from medmm.cohort.split import assign, decide
+    from medmm.cohort.table1 import table1 as describe
+    from medmm.report.page import write_page
+    from medmm.report.table1 import render_table1, table1_csv
+
+    with progress() as bars:
+        linked, division = decide(open_cohort(cohort, root, progress=bars), folder=cohort, file=splits)
+    table = describe(assign(linked, division))
+    for what, text in (("html", render_table1(table)), ("csv", table1_csv(table))):
+        write_page(text, folder / f"{table.cohort}-table1.{what}")
+        out.print(f"{what:<8} {folder / table.cohort}-table1.{what}", markup=False)
+    say_next(f"medmm cohort check {cohort} --red-team")

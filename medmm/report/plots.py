@@ -78,6 +78,30 @@ def gains(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes | None:
     return _png(figure)
 
 
+def missingness(fields: Sequence[str], patterns: Sequence[tuple[int, tuple[bool, ...]]]) -> bytes:
+    """Return who lacks what: a band per pattern, as high as it is frequent, dark where a field is missing.
+
+    Args:
+        fields: what the columns are called.
+        patterns: (patients, which fields they lack); a pattern without fields stands for all rare ones.
+    """
+    figure, axes = _figure(height=5)
+    top = 0
+    for count, lacking in patterns:
+        if not lacking:
+            axes.axhspan(top, top + count, color=GREY, alpha=0.4, linewidth=0)
+        for place, missing in enumerate(lacking):
+            if missing:
+                axes.fill_between([place - 0.46, place + 0.46], top, top + count, color=BLUE, linewidth=0)
+        top += count
+        axes.axhline(top, color=GREY, linewidth=0.3)
+    axes.set(xlim=(-0.6, len(fields) - 0.4), ylim=(top, 0), ylabel="patients")
+    names = [_plain(name[:28]) for name in fields]
+    axes.set_xticks(range(len(fields)), names, rotation=60, ha="right", fontsize=7, parse_math=False)
+    axes.set_title("Missing fields, pattern by pattern")
+    return _png(figure)
+
+
 def _figure(*, height: float) -> tuple[Figure, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
