@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pydicom
 import pytest
+
+from medmm.cohort.access import open_cohort
+from medmm.cohort.synthetic import synthesize
+from medmm.errors import ConfigError, OutputError
+from medmm.outputs.table import from_json
+from medmm.score import score
 
 pytestmark = pytest.mark.xdist_group("bad_input")
 
@@ -196,3 +204,89 @@ def test_a_patient_without_any_data_is_a_row_with_its_reason(place, small_run):
     assert '"status": "refused"' in done.stdout
     assert '"reason": "no_data"' in done.stdout
     refused(run(place, *asked, "--max-refused", 0), 3, "no_data")
+
+
+def used_series(place: Path, small_run) -> Iterator[tuple[str, list[Path]]]:
+    """Yield patients whose CT the bundle uses, with its files in the place that may be damaged."""
+    used = {row.subject_id for row in score(small_run.bundle, small_run.data, root=small_run.data)
+            if row.modalities["ct"] == "used"}  # fmt: skip
+    for patient in open_cohort(small_run.data, small_run.data, outcomes=False).patients:
+        if patient.subject_id in used:
+            files = patient.sources["ct"].files
+            yield patient.subject_id, [place / "data" / file.relative_to(small_run.data) for file in files]
+
+
+def claiming(file: Path) -> None:
+    """Let a header claim 65535 rows and columns that its pixels do not have."""
+    image = pydicom.dcmread(file)
+    image.Rows = image.Columns = 65535
+    image.save_as(file)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut in its header": (lambda file: os.truncate(file, 700), "missing_slices"),
+    "cut in its pixels": (lambda file: os.truncate(file, file.stat().st_size - 20), "corrupt"),
+    "empty": (lambda file: file.write_bytes(b""), "missing_slices"),
+    "text": (lambda file: file.write_text("see the report\n" * 50), "missing_slices"),
+    "huge": (claiming, "corrupt"),
+}
+
+
+def test_unreadable_dicom_is_accounted_for_and_costs_its_patient_the_image_alone(place, small_run, door):
+    chosen = dict(zip(DAMAGE, used_series(place, small_run), strict=False))
+    on_disk = sum(file.is_file() for file in (place / "data" / "dicom").rglob("*"))
+    for name, (_, files) in chosen.items():
+        DAMAGE[name][0](files[len(files) // 2])
+    data = place / "data"
+    checked = door("cohort", "check", data, "--root", data)
+    assert checked.code == 0, checked.err
+    total, parts = re.search(r"files (\d+) = ([^\n;]+)", checked.out).groups()
+    assert int(total) == on_disk == sum(map(int, re.findall(r"\d+", parts)))
+    asked = [word for subject, _ in chosen.values() for word in ("--patient", subject)]
+    scored = door("score", small_run.bundle, "--cohort", data, "--root", data, *asked)
+    assert scored.code == 0, scored.err
+    assert "Traceback" not in scored.err
+    rows = {row.subject_id: row for row in map(from_json, scored.out.splitlines())}
+    reasons = {name: rows[subject].modalities["ct"] for name, (subject, _) in chosen.items()}
+    assert reasons == {name: reason for name, (_, reason) in DAMAGE.items()}
+    assert {row.status for row in rows.values()} == {"scored"}
+    listed = door("dicom", "index", data / "dicom")
+    assert listed.code == 0, listed.err
+    assert "not_dicom" in listed.out
+    assert not [subject for subject, _ in chosen.values() if subject in listed.out + scored.err + checked.err]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("shape: [16, 16, 8]", "shape: [4096, 4096, 4096]", "68,719,476,736 voxels"),
+        ("channels: [4, 8]", "channels: [1000000]", "encoder.channels"),
+        ("shape: [16, 16, 8]", "shape: [512, 512, 512]", "lower fitting.batch_size or the shape"),
+        ("epochs: 2", "learning_rate: .inf", "learning_rate"),
+    ],
+)
+def test_absurd_sizes_are_one_line_before_anything_is_made(place, small_run, door, old, new, said):
+    shutil.copy(small_run.folder / "recipe.yaml", place / "recipe.yaml")
+    replaced(place / "recipe.yaml", old, new)
+    done = door("train", place, "--root", place / "data", "--runs", place / "runs", "--dry-run")
+    assert (done.code, said in " ".join(done.err.split())) == (4, True), done.err
+    assert not list((place / "runs").glob("cache/*"))
+
+
+def test_a_place_with_a_nul_is_refused(place):
+    from medmm.outputs.table import check_place
+    from medmm.report.page import write_page
+    from medmm.train import open_run, plan
+
+    with pytest.raises(OutputError, match="no path may hold"):
+        check_place(Path("a\0b/scores.csv"))
+    with pytest.raises(OutputError, match="no path may hold"):
+        write_page("<p>", Path("a\0b/page.html"))
+    with pytest.raises(OutputError, match="no path may hold"):
+        synthesize(Path("a\0b"), patients=60)
+    planned = plan(place, root=place / "data")
+    with pytest.raises(OutputError, match="no path may hold"):
+        open_run(planned, Path("a\0b"))
+    replaced(place / "recipe.yaml", "cohort: data", 'cohort: "a\\0b"')
+    with pytest.raises(ConfigError, match="no value holds a NUL"):
+        plan(place)

@@ -13,7 +13,12 @@ from medmm.cohort.access import open_cohort
 from medmm.cohort.link import declarations
 from medmm.cohort.spec import load_spec
 from medmm.errors import ConfigError
+from medmm.explain.cohort import cohort_page
+from medmm.explain.explainer import Explainer
+from medmm.explain.patient import patient_page
 from medmm.outputs.table import from_json, read_scores
+from medmm.report.cohort import render_cohort
+from medmm.report.patient import render_patient
 from medmm.scorer import Scorer, check_contract
 
 pytestmark = pytest.mark.xdist_group("small")
@@ -169,3 +174,19 @@ def test_a_patient_who_was_trained_on_is_told_apart(small_run):
     trained = {patient.pseudonym for patient in linked.patients if scorer.trained(patient)}
     assert trained == set(record["pseudonyms"])
     assert 0 < len(trained) < len(linked.patients)
+
+
+@pytest.mark.parametrize("threshold", [1.0, 0.0])
+def test_a_threshold_at_certainty_decides_and_is_drawn(small_run, threshold):
+    bundle = load(small_run.bundle)
+    certain = replace(bundle, description=bundle.description.model_copy(update={"threshold": threshold}))
+    linked = open_cohort(small_run.data, small_run.data)
+    explainer = Explainer(certain, linked.declarations)
+    decision = "negative" if threshold else "positive"
+    for patient in linked.patients[:3]:
+        assert explainer.scorer.score(patient).outcomes["deterioration"].decision == decision
+    assert explainer.scorer.outcome(1e6).decision == "positive"  # a risk of 1 reaches a threshold of 1
+    assert "deterioration" in render_patient(patient_page(explainer, linked.patients[0])).lower()
+    page = cohort_page(explainer, linked, held_out=False)
+    assert page.chosen_threshold == threshold
+    assert "<html" in render_cohort(page)

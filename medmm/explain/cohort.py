@@ -240,7 +240,7 @@ def _estimates(triples: Mapping[str, list[float | None]]) -> dict[str, Estimate]
 
 def _thresholds(explainer: Explainer, labels: Float64, risks: Float64) -> tuple[Operating, ...]:
     chosen = explainer.description.threshold
-    return threshold_table(labels, risks, sorted({*TABLE, *([chosen] if chosen else [])}))
+    return threshold_table(labels, risks, sorted({*TABLE, *([chosen] if chosen and chosen < 1 else [])}))
 
 
 def _histogram(labels: Float64, risks: Float64) -> Histogram:
