@@ -30,7 +30,7 @@ from medmm.fitting.partition import deal
 from medmm.fitting.rehearsal import rehearse as rehearsed
 from medmm.recipe import LateStack, Recipe, check_outcome, cohort_folder, load_recipe
 from medmm.report import plots
-from medmm.report.facts import FlowStep, Predictor, Provenance
+from medmm.report.facts import FlowStep, Predictor, Provenance, Table
 from medmm.report.images import Tile, contact_sheet
 from medmm.report.page import write_page
 from medmm.report.training import LearningCurve, TrainingPage, render_training
@@ -300,6 +300,7 @@ def _page(planned: Plan, out_of_fold: OutOfFold, judgement: Judgement, sha256: s
             FlowStep("trained on", len(planned.patients)),
         ),
         predictors=tuple(sorted(predictors, key=lambda predictor: predictor.name != "fused")),
+        decided=_decided(judgement),
         verdict=judgement.verdict,
         curves=tuple(curves),
         settings=tuple((key, str(value)) for key, value in recipe.fitting.model_dump().items()),
@@ -356,6 +357,11 @@ def summary(trained: Trained) -> list[str]:
     for model, measures in judgement.figures.items():
         patients, events = judgement.counts[model]
         lines.append(f"{model:<12} AUROC {measures['auroc']}  of {patients} patients, {events} positive")
+    fused = judgement.figures["fused"]
+    lines.append(
+        f"deciding     accuracy {fused['accuracy']}, recall {fused['recall']}, F1 {fused['f1']}"
+        f" at a risk of {_threshold(judgement)}, out-of-fold"
+    )
     lines += [f"with {group.category}: {_described(group)}" for group in judgement.patterns]
     lines.append(
         judgement.verdict.sentence() if judgement.verdict else "no image to judge, or nothing beside it"
@@ -363,6 +369,25 @@ def summary(trained: Trained) -> list[str]:
     lines.append(f"report   {trained.run / 'training.html'}")
     lines += [f"bundle   {trained.bundle}", f"sha256   {trained.sha256}"]
     return lines
+
+
+def _threshold(judgement: Judgement) -> str:
+    return "0.5" if judgement.threshold is None else f"{judgement.threshold:.2g}"
+
+
+def _decided(judgement: Judgement) -> Table:
+    """Return accuracy, recall and F1 of every predictor, each fold's threshold chosen on the other folds."""
+    measures = ("accuracy", "recall", "specificity", "precision", "f1")
+    return Table(
+        columns=("predictor", "accuracy", "recall", "specificity", "precision", "F1"),
+        rows=tuple(
+            (model, *(str(found[name]) if np.isfinite(found[name].value) else "–" for name in measures))
+            for model, found in sorted(judgement.figures.items(), key=lambda item: item[0] != "fused")
+        ),
+        note=f"Out-of-fold, after calibration, at a risk of {_threshold(judgement)}"
+        + ("" if judgement.threshold is None else "; each fold's threshold was chosen on the other folds")
+        + ". 95 % intervals.",
+    )
 
 
 def _described(group: Subgroup) -> str:

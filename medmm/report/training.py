@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from medmm.report.facts import FlowStep, Predictor, Provenance
+from medmm.report.facts import FlowStep, Predictor, Provenance, Table
 from medmm.report.figures import learning
 from medmm.report.forest import of_differences, of_predictors
 from medmm.report.images import image_size
@@ -46,6 +46,7 @@ class TrainingPage:
         provenance: bundle, version, date, seeds.
         flow: inclusion flow, top to bottom.
         predictors: out-of-fold figures: fused first, then each modality alone, then the trees.
+        decided: what deciding at the threshold gives, per predictor; or None.
         verdict: whether the image earns its place, or None where there is no image.
         curves: learning curves.
         contact_sheet: PNG of what the network sees, from :func:`medmm.report.images.contact_sheet`; or empty.
@@ -59,6 +60,7 @@ class TrainingPage:
     provenance: Provenance
     flow: tuple[FlowStep, ...] = ()
     predictors: tuple[Predictor, ...] = ()
+    decided: Table | None = None
     verdict: Verdict | None = None
     curves: tuple[LearningCurve, ...] = ()
     contact_sheet: bytes = b""

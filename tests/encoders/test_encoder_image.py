@@ -126,14 +126,3 @@ def test_an_encoder_exports_with_a_free_batch_and_agrees_with_torch() -> None:
     ).eval()
     images = {"scan": torch.randn(5, 1, 32, 32)}
     _agree(encoder, _graph(encoder, images, "embedding"), images, "vit")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["resnet50", "vit", "swin", "efficientnet-b0"])
-@pytest.mark.parametrize("shape", [(64, 64), (32, 32, 32)], ids=["2-D", "3-D"])
-def test_every_encoder_of_its_full_size_exports(kind: Kind, shape: tuple[int, ...]) -> None:
-    encoder = image_encoder(
-        kind, spatial_dims=len(shape), in_channels=1, channels=(), dropout=0.2, patches=Patches(shape)
-    ).eval()
-    images = {"scan": torch.randn(5, 1, *shape)}
-    _agree(encoder, _graph(encoder, images, "embedding"), images, kind)

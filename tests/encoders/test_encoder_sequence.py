@@ -112,12 +112,10 @@ def test_a_field_of_the_ft_transformer_speaks_through_its_own_token_only() -> No
 @pytest.mark.parametrize(
     ("encoder", "width"),
     [
-        (series("lstm", layers=2), CODES * (3 * SLOTS + 1)),
         (series("transformer"), CODES * (3 * SLOTS + 1)),
-        (notes("lstm"), 6),
         (FTTransformer([0, 0, 1, 1, 2], 8, layers=2, heads=2).eval(), 5),
     ],
-    ids=["series lstm", "series transformer", "notes lstm", "ft"],
+    ids=["series", "table"],
 )
 def test_it_exports_with_a_free_batch_and_agrees_with_torch(encoder: nn.Module, width: int) -> None:
     rows = {"rows": torch.randn(5, width, generator=torch.Generator().manual_seed(0)) * 3}

@@ -113,14 +113,13 @@ def test_refusals_say_what_to_do(tmp_path: Path) -> None:
         Waveform("ecg", WaveformSettings(), {})
 
 
-@pytest.mark.parametrize("kind", ["cnn", pytest.param("resnet10", marks=pytest.mark.slow)])
-def test_the_encoder_knows_one_patient_only_and_exports(kind: str) -> None:
+def test_the_encoder_knows_one_patient_only_and_exports() -> None:
     torch.manual_seed(0)
-    encoder = waveform(encoder=WaveformEncoderSettings(kind=kind, channels=(4, 8))).encoder().eval()
+    encoder = waveform(encoder=WaveformEncoderSettings(channels=(4, 8))).encoder().eval()
     batch = {"ecg": torch.randn(5, LEADS, 400)}
     assert encoder(batch["ecg"]).shape == (5, encoder.out_features)
     assert not any("BatchNorm" in type(module).__name__ for module in encoder.modules())
-    _agree(encoder, _graph(encoder, batch, "embedding"), batch, kind)
+    _agree(encoder, _graph(encoder, batch, "embedding"), batch, "ecg")
 
 
 def test_a_shift_in_time_is_drawn_per_recording() -> None:
