@@ -16,7 +16,7 @@ from medmm import tracking
 from medmm.arrays import Ints
 from medmm.cohort.access import open_cohort
 from medmm.cohort.link import Cohort
-from medmm.cohort.spec import CohortSpec, load_spec
+from medmm.cohort.spec import CohortSpec, data_root, load_spec
 from medmm.cohort.split import Splits, assign, decide
 from medmm.columns import ImageSpec
 from medmm.dicom import certificate_summary
@@ -29,6 +29,7 @@ from medmm.fitting.judgement import Judgement, judge
 from medmm.fitting.partition import deal
 from medmm.fitting.rehearsal import rehearse as rehearsed
 from medmm.recipe import LateStack, Recipe, check_outcome, cohort_folder, load_recipe
+from medmm.redteam.record import record
 from medmm.report import plots
 from medmm.report.facts import FlowStep, Predictor, Provenance, Table
 from medmm.report.images import Tile, contact_sheet
@@ -63,6 +64,7 @@ class Plan:
     splits: Splits
     patients: Sequence[Patient]
     folds: Ints
+    root: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def plan(
     if smoke:
         labels = [f"{patient.targets[recipe.outcome]}" for patient in patients]
         folds = deal(labels, [patient.subject_id for patient in patients], folds=2, seed=recipe.seed)
-    return Plan(folder, recipe, linked.spec, cohort, division, patients, folds)
+    return Plan(folder, recipe, linked.spec, cohort, division, patients, folds, data_root(linked.spec, root))
 
 
 def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress | None = None) -> Trained:
@@ -141,6 +143,8 @@ def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress
         _track(tracked, planned, out_of_fold, judgement)
         _track_images(tracked, problem)
         tracked.text("training.html", page.read_text())
+        if register:  # no smoke run
+            record(tracked, planned.cohort, run, planned.root, recipe.outcome, planned.splits)
         if register:
             tracked.register(run / "bundle", recipe.name, alias="candidate")
     return Trained(run, run / "bundle", sha256, judgement)

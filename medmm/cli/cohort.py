@@ -86,12 +86,15 @@ def check(
 
 
 def _attack(spec: CohortSpec, root: Path, cohort: Path, folder: Path) -> None:
+    from medmm.cohort.split import decide
     from medmm.redteam.attack import attack, open_for_attack
     from medmm.redteam.page import lines, to_html, to_json
     from medmm.report.page import write_page
 
     with progress() as bars:
-        found = attack(open_for_attack(spec, root), root, folder=cohort, progress=bars)
+        linked = open_for_attack(spec, root)
+        splits = decide(linked, folder=cohort)[1] if spec.splits.file else None
+        found = attack(linked, root, splits=splits, progress=bars)
     for told in found:
         name = f"{told.cohort}-{told.outcome}-red-team"
         write_page(to_html(told), folder / f"{name}.html")

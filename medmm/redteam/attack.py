@@ -15,7 +15,7 @@ from medmm.cohort.clocks import unread_clocks
 from medmm.cohort.link import Cohort, link
 from medmm.cohort.site import index_cache, site_key
 from medmm.cohort.spec import CohortSpec
-from medmm.cohort.split import Splits, decide
+from medmm.cohort.split import Splits, divide
 from medmm.columns import Status
 from medmm.errors import DataError
 from medmm.evaluation.resampling import Estimate
@@ -80,7 +80,8 @@ def attack(
     root: Path,
     *,
     outcome: str | None = None,
-    folder: Path | None = None,
+    splits: Splits | None = None,
+    images: bool = True,
     progress: Progress | None = None,
 ) -> list[RedTeam]:
     """Try to predict each outcome of a cohort from what should not know it.
@@ -89,20 +90,25 @@ def attack(
         cohort: from :func:`open_for_attack`.
         root: folder of its data.
         outcome: only this one.
-        folder: of cohort.yaml, where a file of splits may lie.
+        splits: who is tested on what; drawn as the specification says when left out.
+        images: whether pixels are read too, for copies and for their mean and spread.
         progress: called with (stage, done, total).
 
     Raises:
         DataError: if a table cannot be read.
     """
     tried, notes = columns(cohort, progress=progress)
-    pairs, pixels = _copies(cohort, tried, progress)
-    tried += pixels
-    splits = None
-    try:
-        _, splits = decide(cohort, folder=folder or root)
-    except DataError as error:
-        notes.append(f"no splits to look at: {error}")
+    pairs = similar_persons([c for c in tried if c.family in ("field", "withheld", "person", "site")])
+    if images:
+        alike, pixels = _images(cohort, progress)
+        pairs, tried = pairs + alike, tried + pixels
+    else:
+        notes.append("pixels were not read; `medmm cohort check --red-team` looks for copies among images")
+    if splits is None:
+        try:
+            splits = divide(cohort)
+        except DataError as error:
+            notes.append(f"no splits to look at: {error}")
     clocks = unread_clocks(cohort.spec, root)
     names = [outcome] if outcome else list(cohort.spec.outcomes)
     found = []
@@ -187,8 +193,8 @@ def _measured(question: Question, tried: Sequence[Column], progress: Progress | 
             single[column.family, column.division].append(column)
     jobs: list[tuple[tuple[Column, ...], Family, str]] = []
     for (family, _), same in single.items():
-        alias = f" (and {len(same) - 1} columns that say the same: {', '.join(c.name for c in same[1:4])})"
-        jobs.append(((same[0],), family, same[0].name + (alias if len(same) > 1 else "")))
+        alias = f" (the same as {', '.join(column.name for column in same[1:4])})" if len(same) > 1 else ""
+        jobs.append(((same[0],), family, same[0].name + alias))
     for family in GROUP_NAMES:
         members = tuple(same[0] for (of, _), same in single.items() if of == family)
         if len(members) > 1:
@@ -203,12 +209,9 @@ def _measured(question: Question, tried: Sequence[Column], progress: Progress | 
     return [Measured(*item, item[3].at_least(len(found))) for item in found]
 
 
-def _copies(
-    cohort: Cohort, tried: Sequence[Column], progress: Progress | None
-) -> tuple[list[Pair], list[Column]]:
-    """Return pairs of copies, and the plainest numbers of the pixels as columns."""
-    persons = [c for c in tried if c.family in ("field", "withheld", "person", "site")]
-    pairs, pixels = similar_persons(persons), list[Column]()
+def _images(cohort: Cohort, progress: Progress | None) -> tuple[list[Pair], list[Column]]:
+    """Return pairs of images that are copies, and the plainest numbers of the pixels as columns."""
+    pairs, pixels = list[Pair](), list[Column]()
     for block in cohort.spec.images:
         series = [source.files if (source := chosen(p, block)) else None for p in cohort.patients]
         images = thumbnails(

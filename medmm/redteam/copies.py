@@ -20,9 +20,11 @@ from medmm.redteam.columns import Cell, Column
 from medmm.redteam.images import Thumbnail
 
 NEARER = 8.0
-"""A copy is this many times as near to its twin as images of the cohort usually are to their nearest."""
-ALIKE = (0.95, 0.9995)
-"""Correlation of two thumbnails below which none, and above which any, is called a copy."""
+"""A copy is this many times as near to its twin as images of the cohort usually are to their nearest,"""
+OUTLYING = 4.0
+"""and as many robust standard deviations nearer, on the scale of the logarithm."""
+ALIKE = 0.95
+"""Correlation of two thumbnails below which none is called a copy."""
 AGREE = 0.95
 """Chance that two rows of one person agree in a field (Fellegi & Sunter's m)."""
 MARGIN = 3.0
@@ -79,14 +81,22 @@ def similar_images(images: Sequence[Thumbnail | None]) -> list[Pair]:
             alike[rows, start + rows] = -1  # an image is no copy of itself
             nearest[start + rows] = np.maximum(nearest[start + rows], alike.max(axis=1))
             _collect(alike, start, found)
-    limit = float(np.clip(1 - (1 - np.median(nearest)) / NEARER, *ALIKE))
+    limit = _limit(nearest)
     equal = {(pair.first, pair.second) for pair in equal_images(images)}
     named = {(int(places[a]), int(places[b])): value for (a, b), value in found.items() if value >= limit}
     return [Pair(*pair, "similar image", value) for pair, value in sorted(named.items()) if pair not in equal]
 
 
+def _limit(nearest: Float32) -> float:
+    """Return the correlation from which a pair is a copy, given each image's correlation with its nearest."""
+    apart = np.log(np.maximum(1 - nearest.astype(np.float64), 1e-7))
+    usual = float(np.median(apart))
+    spread = max(1.4826 * float(np.median(np.abs(apart - usual))), 0.05)
+    return max(ALIKE, 1 - float(np.exp(usual - max(np.log(NEARER), OUTLYING * spread))))
+
+
 def _collect(alike: Float32, start: int, found: dict[tuple[int, int], float]) -> None:
-    rows, columns = np.nonzero(alike >= ALIKE[0])
+    rows, columns = np.nonzero(alike >= ALIKE)
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
         if start + row < column:
             pair = (start + row, column)
