@@ -26,7 +26,6 @@ import torch
 from medmm.cohort.synthetic import synthesize
 from medmm.evaluation.comparison import verdict
 from medmm.fitting.assemble import assemble
-from medmm.fitting.candidates import Problem
 from medmm.fitting.crossval import cross_validate
 from medmm.network.fusion import FUSIONS
 from medmm.recipe import Recipe
@@ -35,6 +34,12 @@ from medmm.train import Plan, plan
 REPOSITORY = Path(__file__).parents[1]
 ALONE = "late_mean"
 """Needs the networks of the modalities alone and nothing else, so it is fitted first."""
+
+VARIANTS = {
+    "concat-auxiliary": {"kind": "concat", "auxiliary": 0.3},
+    "concat-modulate": {"kind": "concat", "modulate": 0.3},
+}
+"""Remedies for a modality that is left behind, on the plainest fusion."""
 
 AGAINST = "concat"
 ALIKE = ("trees", "logistic")
@@ -48,7 +53,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     pipeline, root = _pipeline(asked)
     planned = plan(pipeline, root=root)
-    kinds = [ALONE, *(kind for kind in sorted(FUSIONS) if kind != ALONE)]
+    kinds = [ALONE, *(kind for kind in sorted([*FUSIONS, *VARIANTS]) if kind != ALONE)]
     found = {}
     for kind in kinds:
         file = asked.out / f"{kind}.json"
@@ -87,16 +92,21 @@ def _fit(planned: Plan, kind: str, asked: argparse.Namespace, file: Path) -> Non
     work = asked.out / "fits" / kind
     if kind != ALONE and not work.exists():
         _take_over(asked.out / "fits" / ALONE, work)
-    problem: Problem = assemble(
-        recipe, planned.cohort, planned.patients, work=work, cache=asked.out / "cache"
-    )
+    clock = asked.out / f"{kind}.seconds"  # spent before the run was stopped, if it was
+    earlier = float(clock.read_text()) if clock.exists() else 0.0
+
+    def spent(*_: object) -> None:
+        clock.write_text(f"{earlier + time.process_time() - started:.1f}")
+
+    cache = asked.out / "cache"
+    problem = assemble(recipe, planned.cohort, planned.patients, work=work, cache=cache, on_epoch=spent)
     started = time.process_time()
     out_of_fold = cross_validate(problem, planned.folds)
-    spent = file.with_suffix(".seconds")  # of earlier tries, where a run was stopped, nothing is known
-    seconds = time.process_time() - started
+    seconds = earlier + time.process_time() - started
     logits = {name: values.tolist() for name, values in out_of_fold.logits.items()}
-    spent.write_text(json.dumps({"seconds": seconds, "logits": logits, "labels": problem.labels.tolist()}))
-    spent.replace(file)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps({"seconds": seconds, "logits": logits, "labels": problem.labels.tolist()}))
+    partial.replace(file)
 
 
 def _take_over(alone: Path, work: Path) -> None:
@@ -109,7 +119,7 @@ def _take_over(alone: Path, work: Path) -> None:
 
 def _recipe(recipe: Recipe, kind: str, asked: argparse.Namespace) -> Recipe:
     values = recipe.model_dump(exclude={"fusion"})
-    fusion: dict[str, object] = {"kind": kind}
+    fusion: dict[str, object] = dict(VARIANTS.get(kind, {"kind": kind}))
     if kind == recipe.fusion.kind:
         fusion = recipe.fusion.model_dump()
     elif kind == "late_stack":
