@@ -264,7 +264,14 @@ def test_sections_without_values_are_left_out() -> None:
     full = re.findall(r"<h2[^>]*>([^<]+)", cohort())
     assert len(full) == 9
     empty = training(
-        flow=(), predictors=(), verdict=None, curves=(), contact_sheet=b"", settings=(), warnings=()
+        flow=(),
+        predictors=(),
+        decided=None,
+        verdict=None,
+        curves=(),
+        contact_sheet=b"",
+        settings=(),
+        warnings=(),
     )
     assert re.findall(r"<h2[^>]*>([^<]+)", empty) == ["Small print"]
 
