@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import resource
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 from medmm.dicom.header import Header, read_header
@@ -90,7 +93,7 @@ def each_bounded(
                     item = next(rest)
                 except StopIteration:
                     break
-                waiting.append((item, pool.submit(_timed, work, item)))
+                waiting.append((item, _submit(pool, work, item)))
             if not waiting:
                 return
             item, future = waiting.popleft()
@@ -100,7 +103,7 @@ def each_bounded(
                 pool.shutdown(wait=False, cancel_futures=True)
                 yield _alone(work, item, lost)
                 pool = _pool(count)
-                waiting = deque((held, pool.submit(_timed, work, held)) for held, _ in waiting)
+                waiting = deque((held, _submit(pool, work, held)) for held, _ in waiting)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -139,6 +142,23 @@ def _lost(work: Work[Result], files: Sequence[Path]) -> list[Result]:
     return [work(without_array("refused", "resource_limit", paths, [], detail=LOST))]
 
 
+def _submit(
+    pool: ProcessPoolExecutor, work: Callable[[Item], Result], item: Item
+) -> Future[Result]:
+    """Hand an item to a worker, which a submission may start.
+
+    A worker runs the script of this process again, to find what it defines. It is kept from it where nothing
+    of the work is defined there: a script that trains a model would train it once more in every worker.
+    """
+    main = sys.modules["__main__"]
+    if b"__main__" not in pickle.dumps(work):
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        return pool.submit(_timed, work, item)
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _timed(work: Callable[[Item], Result], item: Item) -> Result:
     """Do one piece of work in a worker; nothing handles the alarm, so that it ends even a hung decoder."""
     global _timed_here  # noqa: PLW0603  # of a worker, which does one thing at a time
@@ -155,7 +175,7 @@ def _alone(work: Callable[[Item], Result], item: Item, lost: Callable[[Item], Re
     """Do one item again in a worker of its own: whether it was the one that broke the pool shows here."""
     with _pool(1) as pool:
         try:
-            return pool.submit(_timed, work, item).result()
+            return _submit(pool, work, item).result()
         except BrokenProcessPool:
             return lost(item)
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from medmm.arrays import Array, Bools, Float32, Ints
+from medmm.arrays import Array, Bools, Ints
 from medmm.cohort.site import site_key
 from medmm.columns import ImageSpec
-from medmm.dicom import Certificate
-from medmm.errors import DicomRefusal
+from medmm.dicom.parallel import each_bounded
+from medmm.fitting.preparing import lost, prepare_one
 from medmm.modality import Modality, present
 from medmm.sample import Absence, SeriesSource, Source
 
@@ -147,16 +148,16 @@ def _fill(modality: Modality, sources: Sequence[Source], stem: Path, progress: P
         key = site_key()
         shape: tuple[int, ...] = (1,)
         stored = 0
+        work, gone = partial(prepare_one, modality, key), partial(lost, modality, key)
         with raw.open("wb") as stream:
-            for done, source in enumerate(sources):
-                values, reason, digest, found = _one(modality, source, key)
-                rows.append(-1 if values is None else stored)
-                absent.append(reason)
-                digests.append(digest)
-                certificates += found
-                if values is not None:
-                    shape, stored = values.shape, stored + 1
-                    stream.write(np.ascontiguousarray(values, dtype=np.float16).tobytes())
+            for done, one in enumerate(each_bounded(work, sources, lost=gone)):
+                rows.append(-1 if one.values is None else stored)
+                absent.append(one.reason)
+                digests.append(one.digest)
+                certificates += one.certificates
+                if one.values is not None:
+                    shape, stored = one.values.shape, stored + 1
+                    stream.write(one.values.tobytes())
                 if progress:
                     progress(done + 1, len(sources))
         flat = np.memmap(raw, np.float16, "r") if stored else np.zeros(0, np.float16)
@@ -166,25 +167,6 @@ def _fill(modality: Modality, sources: Sequence[Source], stem: Path, progress: P
         listing.write_text(json.dumps(told))
         whole.replace(stem.with_suffix(".npy"))
         listing.replace(stem.with_suffix(".json"))
-
-
-def _one(
-    modality: Modality, source: Source, key: bytes
-) -> tuple[Float32 | None, str, str, list[Mapping[str, Any]]]:
-    """Return what the network sees or why it does not, the digest of what was loaded, its certificates."""
-    if isinstance(source, Absence):
-        return None, source.reason, "", []
-    try:
-        loaded = modality.load(source)
-        own = {"block": modality.name}
-        rows = [own | part.row(key) for part in getattr(loaded, "certificates", (loaded.certificate,))]
-        return modality.transform(loaded), "", loaded.certificate.sha256, rows
-    except DicomRefusal as refusal:
-        assert isinstance(source, SeriesSource)
-        files = len(source.files)
-        refused = Certificate("", "", "refused", refusal.reason, refusal.detail, files_refused=files)
-        row = {"block": modality.name} | refused.row(key) | {"study": "", "series": source.pseudonym}
-        return None, refusal.reason, "", [row]
 
 
 def _key(modality: Modality, sources: Sequence[Source]) -> str:
