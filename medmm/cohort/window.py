@@ -260,9 +260,11 @@ def _cell(
         raise DataError(
             f"biomarkers.{name} declares no unit, but {spec.table} gives {meant[:40]!r}; declare `unit`"
         )
+    if parse_number(text) is None:
+        return None, "", text, "unparsable"
     shown = text if meant in ("", result.unit) else f"{text} {unit}"
     if not meant and result.unit is not None and not isinstance(spec.no_unit, AssumeKnown):
-        return None, "", shown, "unparsable" if parse_number(text) is None else "without a unit"
+        return None, "", shown, "without a unit"
     try:
         scale = _scale(result, meant)
     except DataError:

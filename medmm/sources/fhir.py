@@ -51,7 +51,8 @@ class FhirSource(Declared):
         identifier: the system of the identifier by which images and other tables call the patient; None for
             the id of the resource.
         timezone: local time of the site, in which DICOM files and tables without an offset from UTC are
-            written; instants are converted to it. None keeps them as they are.
+            written; instants are converted to it, and in the hour that the clocks show twice to a date
+            alone. None keeps them as they are.
     """
 
     kind: Literal["fhir"]
@@ -286,11 +287,13 @@ class _Reader:
             instant = datetime.fromisoformat(text)
         except ValueError:
             return text
-        return (
-            text
-            if instant.tzinfo is None
-            else instant.astimezone(self._zone).replace(tzinfo=None).isoformat(" ")
-        )
+        if instant.tzinfo is None:
+            return text
+        local = instant.astimezone(self._zone)
+        if local.utcoffset() != local.replace(fold=1 - local.fold).utcoffset():
+            # the hour that the clocks show twice: what comes first in it cannot be told from local time
+            return local.date().isoformat()
+        return local.replace(tzinfo=None).isoformat(" ")
 
 
 def _subject(resource: Resource) -> str:

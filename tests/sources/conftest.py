@@ -45,8 +45,10 @@ class Form:
                 writer.writerows(rows)
         spec = yaml.safe_load(declaration())
         spec |= {"images": {}, "never_tables": {}, "splits": {"folds": 3}}
+        spec["outcomes"] = {name: spec["outcomes"][name] for name in ("deterioration", "pneumonia")}
+        spec["never_columns"].pop("disposition.csv", None)
         spec["notes"]["input"] = {"take": "all"}
-        spec["biomarkers"]["max_unparsable"] = 0.9
+        spec["biomarkers"]["max_unparsable"] = 0.99
         crp = spec["biomarkers"]["results"]["crp"]
         crp |= {"summary": ["last", "first", "min", "max", "mean", "count", "slope"], "series": True}
         for edit in self.edits:

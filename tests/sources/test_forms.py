@@ -21,7 +21,7 @@ def synthetic() -> dict[str, list[dict[str, str]]]:
     return {
         name.removesuffix(".csv"): list(csv.DictReader(io.StringIO(content.decode(), newline="")))
         for name, content in made.items()
-        if name != "followup.csv"
+        if name.removesuffix(".csv") in ("records", "biomarkers", "notes", "labels")
     }
 
 

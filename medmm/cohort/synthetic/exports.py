@@ -36,7 +36,6 @@ FIELDS = {
     "weight_kg": ("29463-7", "kg"),
 }
 """Per field of the records, the code of its events (LOINC, SNOMED CT, or our own word) and their unit."""
-OUTCOMES = ("deterioration", "pneumonia")
 KNOWN_AFTER = timedelta(hours=72)
 
 Row = Mapping[str, str]
@@ -68,7 +67,7 @@ def export(folder: Path, form: str) -> Path:
     """Write ``folder/<form>/`` and ``folder/cohort-<form>.yaml`` beside the tables of a synthetic cohort.
 
     Args:
-        folder: holds records.csv, biomarkers.csv, notes.csv, labels.csv and cohort.yaml.
+        folder: holds the tables and cohort.yaml.
         form: one of :data:`FORMATS`.
 
     Returns:
@@ -84,25 +83,28 @@ def export(folder: Path, form: str) -> Path:
     if told.exists():
         return told
     try:
+        spec = yaml.safe_load((folder / "cohort.yaml").read_text())
         with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
             made = Path(scratch) / form
             made.mkdir()
-            _write(folder, made, form)
+            _write(folder, made, form, spec)
             made.replace(folder / form)
         # by way of JSON, since YAML would write what occurs twice as an alias, and aliases are not read
-        spec = json.loads(
-            json.dumps(_declaration(yaml.safe_load((folder / "cohort.yaml").read_text()), form))
-        )
-        told.write_text(yaml.safe_dump(spec, sort_keys=False))
+        plain = json.loads(json.dumps(_declaration(spec, form)))
+        told.write_text(yaml.safe_dump(plain, sort_keys=False))
     except OSError as error:
         raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from None
     return told
 
 
-def _write(folder: Path, target: Path, form: str) -> None:
-    tables = {name: _rows(folder / f"{name}.csv") for name in ("records", "biomarkers", "notes", "labels")}
-    events = list(_events(tables))
-    sexes = {row["patient_id"]: row["sex"] for row in tables["records"]}
+def _write(folder: Path, target: Path, form: str, spec: Mapping[str, Any]) -> None:
+    outcomes = {
+        name: (outcome["table"], outcome.get("column") or name) for name, outcome in spec["outcomes"].items()
+    }
+    names = {"records.csv", "biomarkers.csv", "notes.csv", *(table for table, _ in outcomes.values())}
+    tables = {name: _rows(folder / name) for name in names}
+    events = list(_events(tables, outcomes))
+    sexes = {row["patient_id"]: row["sex"] for row in tables["records.csv"]}
     {"meds": _meds, "omop": _omop, "fhir": _fhir}[form](target, sexes, events)
 
 
@@ -111,23 +113,27 @@ def _rows(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def _events(tables: Mapping[str, Sequence[Row]]) -> Iterator[Event]:
-    for row in tables["records"]:
+def _events(tables: Mapping[str, Sequence[Row]], outcomes: Mapping[str, tuple[str, str]]) -> Iterator[Event]:
+    for row in tables["records.csv"]:
         patient, when = row["patient_id"], row["assessed_at"]
         yield Event("VISIT", patient, INDEX, "inpatient encounter", "", "", when)
         for field, (code, unit) in FIELDS.items():
             if row[field]:
                 yield Event("FACT", patient, code, field, row[field], unit, when)
     columns = ("patient_id", "code", "name", "value", "unit", "collected_at", "available_at", "status")
-    for row in tables["biomarkers"]:
+    for row in tables["biomarkers.csv"]:
         yield Event("LAB", *(row[column] for column in columns))
-    assessed = {row["patient_id"]: datetime.fromisoformat(row["assessed_at"]) for row in tables["records"]}
-    for row in tables["labels"]:
-        known = f"{assessed[row['patient_id']] + KNOWN_AFTER:%Y-%m-%d %H:%M:%S}"
-        for outcome in OUTCOMES:
-            if row[outcome]:
-                yield Event("OUTCOME", row["patient_id"], outcome, outcome, row[outcome], "", known)
-    for row in tables["notes"]:
+    known = {
+        row["patient_id"]: datetime.fromisoformat(row["assessed_at"]) + KNOWN_AFTER
+        for row in tables["records.csv"]
+    }
+    for outcome, (table, column) in outcomes.items():
+        for row in tables[table]:
+            patient, label = row["patient_id"], row[column]
+            if label:
+                when = f"{known[patient]:%Y-%m-%d %H:%M:%S}"
+                yield Event("OUTCOME", patient, outcome, outcome, label, "", when)
+    for row in tables["notes.csv"]:
         yield Event("NOTE", row["patient_id"], "note", "note", row["text"], "", row["written_at"])
 
 
@@ -337,7 +343,7 @@ def _fhir_value(e: Event) -> dict[str, Any]:
     found = parse_number(e.value)
     if found is None or found.value is None or not e.unit:
         return {"valueString": e.value} if e.value else {}
-    plain = e.value.lstrip("<>=").removesuffix(found.flag).strip()
+    plain = e.value.lstrip("<>=").removesuffix(found.flag).replace(",", "").strip()
     quantity: dict[str, Any] = {"value": f"@{plain}@", "system": "http://unitsofmeasure.org", "code": e.unit}
     if found.comparator:
         quantity["comparator"] = found.comparator
