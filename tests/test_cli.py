@@ -8,6 +8,9 @@ import pytest
 COMMANDS = [
     (),
     ("cohort",),
+    ("cohort", "check"),
+    ("cohort", "split"),
+    ("cohort", "table1"),
     ("init",),
     ("train",),
     ("score",),
