@@ -142,9 +142,7 @@ def _lost(work: Work[Result], files: Sequence[Path]) -> list[Result]:
     return [work(without_array("refused", "resource_limit", paths, [], detail=LOST))]
 
 
-def _submit(
-    pool: ProcessPoolExecutor, work: Callable[[Item], Result], item: Item
-) -> Future[Result]:
+def _submit(pool: ProcessPoolExecutor, work: Callable[[Item], Result], item: Item) -> Future[Result]:
     """Hand an item to a worker, which a submission may start.
 
     A worker runs the script of this process again, to find what it defines. It is kept from it where nothing
