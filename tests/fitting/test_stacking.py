@@ -41,10 +41,25 @@ def test_two_bases_rank_better_than_one():
     assert (both.weight > 0).all()
 
 
-def test_a_stronger_penalty_shrinks_the_weights():
+def test_a_strong_penalty_adds_the_calibrated_logits_up():
     logits, labels = problem()
-    weak, strong = (
-        fit_stack(logits, [Platt(1, 0), Platt(1, 0)], labels, l2=l2).weight.abs().sum()
-        for l2 in (0.01, 100.0)
-    )
-    assert strong < weak
+    stack = fit_stack(logits, [Platt(1, 0), Platt(1, 0)], labels, l2=1e6)
+    assert stack.weight.tolist() == pytest.approx([1, 1], abs=1e-3)
+    assert stack.presence_weight.tolist() == pytest.approx([0, 0], abs=1e-3)
+
+
+def test_a_weak_penalty_is_unpenalised_logistic_regression():
+    from sklearn.linear_model import LogisticRegression
+
+    logits, labels = problem()
+    logits = {name: np.nan_to_num(values) for name, values in logits.items()}
+    stack = fit_stack(logits, [Platt(1, 0), Platt(1, 0)], labels, l2=1e-6)
+    design = np.stack([*logits.values()], axis=1)
+    expected = LogisticRegression(C=1e9, max_iter=2000).fit(design, labels).coef_[0]
+    assert stack.weight.tolist() == pytest.approx(expected.tolist(), abs=1e-2)
+
+
+def test_a_base_is_never_turned_around():
+    logits, labels = problem()
+    stack = fit_stack({name: -values for name, values in logits.items()}, [Platt(1, 0)] * 2, labels, l2=0.01)
+    assert stack.weight.tolist() == [0, 0]
