@@ -121,6 +121,11 @@ class Modality(ABC):
         The module has an integer attribute ``out_features``.
         """
 
+    @property
+    def learning_rate_multiplier(self) -> float:
+        """Learning rate of the encoder relative to the recipe's ``fitting.learning_rate``."""
+        return 1.0
+
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """Return everything fitted, as JSON values; ``restore`` is its inverse."""

@@ -257,6 +257,7 @@ class _Split:
                 augment={name: self.modalities[name].augment for name in inputs.names},
                 auxiliary=together.auxiliary if together else 0.0,
                 modulate=together.modulate if together else 0.0,
+                multipliers={name: self.modalities[name].learning_rate_multiplier for name in inputs.names},
             ),
             self.problem.work,
             on_epoch=self.problem.on_epoch,

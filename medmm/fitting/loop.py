@@ -31,8 +31,13 @@ from medmm.recipe import Fitting
 CHECKPOINT_SECONDS = 10.0
 """Time between checkpoints of one network; small networks finish sooner and need none."""
 
-MIN_SELECT_POSITIVES = 3
-"""With fewer of either class set aside, the loss that would choose the epoch is noise: all epochs run."""
+MIN_SELECT_PER_CLASS = 20
+"""With fewer of either class set aside, the loss that would choose the epoch is noise: nobody is set aside
+and every epoch of the cosine schedule runs, as nnU-Net does (Isensee et al. 2021). On twelve synthetic
+cohorts of 190 patients, 29 of them set aside, choosing the epoch cost the tables' network 0.03 in AUROC."""
+
+WATCHED = 64
+"""Training patients on whom a joint network is watched where nobody is set aside."""
 
 WARMUP_SHARE = 0.1
 
@@ -47,8 +52,9 @@ class History:
     """What happened while one network was fitted; ``epochs`` holds the metrics of each.
 
     Of a joint network they also say how fast each modality learns: ``gain.<name>`` is by how much the loss
-    on the select patients who have it grows when it is withheld (conditional utilisation, after Wu et al.
-    2022), and where the modalities have heads of their own, ``loss.<name>`` and ``select_loss.<name>``.
+    of those who have it grows when it is withheld (conditional utilisation, after Wu et al. 2022), on the
+    select patients or, where nobody is set aside, on some who are trained on; and where the modalities have
+    heads of their own, ``loss.<name>`` and ``select_loss.<name>``.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
@@ -68,6 +74,8 @@ class Job:
         augment: per modality, a function of a batch and a generator, applied at training only.
         auxiliary: weight of the mean loss of the modalities' own heads.
         modulate: strength of the gradient modulation (:func:`medmm.network.branches.modulate`).
+        multipliers: per modality, the learning rate of its encoder relative to ``settings.learning_rate``;
+            1 where none is given.
     """
 
     name: str
@@ -82,6 +90,7 @@ class Job:
     augment: Mapping[str, Augment] = field(default_factory=dict)
     auxiliary: float = 0.0
     modulate: float = 0.0
+    multipliers: Mapping[str, float] = field(default_factory=dict)
 
 
 def fit_network(job: Job, work: Path, *, on_epoch: OnEpoch | None = None) -> History:
@@ -152,7 +161,7 @@ class _Fit:
         self.branched = _branched(job)
         self.fitted: torch.nn.Module = self.branched or job.network
         optimizer = torch.optim.AdamW(
-            self.fitted.parameters(), lr=job.settings.learning_rate, weight_decay=job.settings.weight_decay
+            _parameter_groups(self.fitted, job), weight_decay=job.settings.weight_decay
         )
         self.network, self.optimizer = fabric.setup(self.fitted, optimizer)
         self.fabric = fabric
@@ -172,6 +181,9 @@ class _Fit:
             metrics = {"loss": self._train_epoch(epoch)} | self._own_losses("loss")
             if history.early_stopping:
                 metrics |= self._select_losses()
+            elif len(self.job.network.names) > 1:
+                watched = self.job.train[:WATCHED]
+                metrics |= self._gains(watched, *withheld(self.job.network, self.job.inputs, watched))
             self._keep_best(epoch, metrics)
             history.epochs.append(metrics)
             if on_epoch:
@@ -263,16 +275,23 @@ class _Fit:
         if len(job.network.names) == 1:
             logits = torch.from_numpy(predict(job.network, job.inputs, job.select))
             return {"select_loss": float(self._loss(logits, job.select))}
-        whole, without = map(torch.from_numpy, withheld(job.network, job.inputs, job.select))
-        found = {"select_loss": float(self._loss(whole, job.select))}
-        present = job.inputs.present[job.select]
-        for k, name in enumerate(job.network.names):
+        whole, without = withheld(job.network, job.inputs, job.select)
+        found = {"select_loss": float(self._loss(torch.from_numpy(whole), job.select))}
+        return found | self._gains(job.select, whole, without) | self._select_own()
+
+    @torch.no_grad()
+    def _gains(self, patients: Ints, whole: Float64, without: Float64) -> dict[str, float]:
+        """Return by how much the loss grows when a modality is withheld from those who have another too."""
+        present, found = self.job.inputs.present[patients], {}
+        for k, name in enumerate(self.job.network.names):
             rows = present[:, k] & (present.sum(axis=1) > 1)
             if rows.any():
-                having = job.select[rows]
-                gain = self._loss(without[k][rows], having) - self._loss(whole[rows], having)
-                found[f"gain.{name}"] = float(gain)
-        return found | self._select_own()
+                with_it, without_it = (
+                    float(self._loss(torch.from_numpy(logits[rows]), patients[rows]))
+                    for logits in (whole, without[k])
+                )
+                found[f"gain.{name}"] = without_it - with_it
+        return found
 
     def _select_own(self) -> dict[str, float]:
         if self.branched is None:
@@ -298,7 +317,7 @@ class _Fit:
         ramp = min(1.0, (step + 1) / warmup)
         cosine = 0.5 * (1 + math.cos(math.pi * max(0.0, step - warmup) / max(1.0, steps - warmup)))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.job.settings.learning_rate * ramp * cosine
+            group["lr"] = group["peak"] * ramp * cosine
 
     def _checkpoint(self) -> None:
         if time.monotonic() - self.saved < CHECKPOINT_SECONDS:
@@ -341,6 +360,16 @@ def _branched(job: Job) -> Branched | None:
         return Branched(job.network, taught=job.auxiliary > 0)
 
 
+def _parameter_groups(fitted: torch.nn.Module, job: Job) -> list[dict[str, Any]]:
+    """Return the optimizer's groups: each encoder with its own peak learning rate, then all the rest."""
+    rate = job.settings.learning_rate
+    encoders = [(list(m.parameters()), job.multipliers.get(n, 1.0)) for n, m in job.network.encoders.items()]
+    owned = {id(parameter) for parameters, _ in encoders for parameter in parameters}
+    rest = [parameter for parameter in fitted.parameters() if id(parameter) not in owned]
+    groups = [(parameters, rate * multiplier) for parameters, multiplier in [*encoders, (rest, 1.0)]]
+    return [{"params": parameters, "lr": peak, "peak": peak} for parameters, peak in groups if parameters]
+
+
 def _placed(tensor: torch.Tensor, device: Any) -> torch.Tensor:
     """Move a batch to the device; volumes go channels-last, which halves a step on a CPU."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -351,7 +380,7 @@ def _placed(tensor: torch.Tensor, device: Any) -> torch.Tensor:
 def can_select(labels: Float64) -> bool:
     """Tell whether the patients set aside, by their labels, can choose an epoch."""
     positives = float(labels.sum())
-    return min(positives, len(labels) - positives) >= MIN_SELECT_POSITIVES
+    return min(positives, len(labels) - positives) >= MIN_SELECT_PER_CLASS
 
 
 def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

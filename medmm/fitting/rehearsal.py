@@ -62,7 +62,7 @@ def rehearse(problem: Problem, folds: Ints) -> Rehearsal:
         count = sum(parameter.numel() for parameter in network.parameters())
         costs.append(Cost(name, modality.shape, count, len(have), _seconds_per_step(network, *batch)))
     outer = int(folds.max()) + 1
-    share = (outer - 1) / outer * (1 - settings.select_share)
+    share = (outer - 1) / outer
     if isinstance(recipe.fusion, LateStack):
         inner = recipe.fusion.inner_folds
         repeats = (inner - 1) + 1  # each inner fit sees (inner - 1) / inner of the patients, the last one all

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from medmm.network.fusion import Stack
 from medmm.network.network import Network, unimodal
 from medmm.recipe import Fitting
 
-PATIENTS = 160
+PATIENTS = 300
 
 
 def table(seed: int = 0) -> tuple[Inputs, np.ndarray]:
@@ -33,17 +35,32 @@ def job(settings: Fitting, *, seed: int = 3, scale: float = 1.0) -> Job:
     entry = inputs.prepared["records"]
     scaled = Inputs({"records": Prepared(entry.array * np.float32(scale), entry.row_of, entry.absent)})
     rows = np.arange(PATIENTS)
-    return Job("fold0/records", network, scaled, labels, rows[:120], rows[120:140], settings, seed)
+    return Job("fold0/records", network, scaled, labels, rows[:120], rows[120:180], settings, seed)
 
 
 def test_the_loop_learns_what_is_there(tmp_path):
     fitted = job(Fitting(epochs=40, learning_rate=1e-2))
     history = fit_network(fitted, tmp_path)
-    logits = predict(fitted.network, fitted.inputs, np.arange(140, PATIENTS))
-    labels = fitted.labels[140:]
+    logits = predict(fitted.network, fitted.inputs, np.arange(180, PATIENTS))
+    labels = fitted.labels[180:]
     ranked = (logits[labels == 1][:, None] > logits[labels == 0][None, :]).mean()
     assert ranked > 0.8
     assert history.epochs[history.best_epoch]["select_loss"] == history.best_loss
+
+
+def test_too_few_set_aside_choose_no_epoch(tmp_path):
+    few = replace(job(Fitting(epochs=12, patience=1)), select=np.arange(120, 140))
+    history = fit_network(few, tmp_path)
+    assert not history.early_stopping
+    assert history.best_epoch == len(history.epochs) - 1 == 11
+
+
+def test_a_modality_s_own_learning_rate_reaches_its_encoder_alone(tmp_path):
+    fitted = replace(job(Fitting(epochs=1, learning_rate=1e-2)), multipliers={"records": 1e-9})
+    before = {key: value.clone() for key, value in fitted.network.state_dict().items()}
+    fit_network(fitted, tmp_path)
+    for key, value in fitted.network.state_dict().items():
+        assert torch.allclose(value, before[key], atol=1e-6), key
 
 
 def test_two_runs_end_in_the_same_bits(tmp_path):
