@@ -50,9 +50,9 @@ class Planted:
 PLANTED: Mapping[str, Planted] = {
     "deterioration": Planted(
         image="ct",
-        intercept=-2.8,
+        intercept=-2.9,
         finding=1.2,
-        fields={"records.age": 0.5, "records.frailty": 0.5, "biomarkers.crp": 0.9},
+        fields={"records.age": 0.8, "records.frailty": 0.8, "biomarkers.crp": 1.2},
     ),
     "pneumonia": Planted(
         image="radiograph",
