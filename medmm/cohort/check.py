@@ -83,6 +83,7 @@ class CheckReport:
         for field, cells in self.flow.unparsable.items():
             shown = ", ".join(f"{text[:20]!r} x{count}" for text, count in list(cells.items())[:10])
             lines.append(f"cannot be read: {field}: {shown}")
+        lines += [f"look at: {finding.line()}" for finding in self.flow.findings]
         return lines + [f"warning: {warning}" for warning in self.warnings]
 
     def _account(self, account: Account) -> str:

@@ -30,6 +30,27 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """Something in the data that a person should look at; nothing was mended on the way.
+
+    Attributes:
+        what: in words, with table or field and never with a cell of a person.
+        count: how often.
+        examples: pseudonyms of some whom it befell.
+    """
+
+    what: str
+    count: int
+    examples: tuple[str, ...] = ()
+
+    def line(self) -> str:
+        """Return "biomarkers.crp: … : 3 (such as 0123456789abcdef)"."""
+        return f"{self.what}: {self.count}" + (
+            f" (such as {', '.join(self.examples)})" if self.examples else ""
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Flow:
     """Who and what was left out of a cohort, and why.
 
@@ -41,6 +62,7 @@ class Flow:
         undated: number of results and series used on a person's word, per block.
         unparsable: per "block.field", the cells that could not be read and how often each stands there.
         times: how many prediction times came from which source ("mri_date", "StudyDate", …).
+        findings: what is odd in the data, with examples by pseudonym.
     """
 
     subjects: Account
@@ -50,6 +72,7 @@ class Flow:
     undated: Mapping[str, int] = field(default_factory=dict)
     unparsable: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     times: Mapping[str, int] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
     @property
     def accounts(self) -> tuple[Account, ...]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from medmm.cohort.archive import Archive, Candidate, Choice, candidates
-from medmm.cohort.flow import Account, Flow
+from medmm.cohort.flow import Account, Finding, Flow
 from medmm.cohort.moments import Moment
 from medmm.cohort.notes import Written, read_notes
 from medmm.cohort.opened import Opened
 from medmm.cohort.site import pseudonym
 from medmm.cohort.spec import CohortSpec, Exclusion
-from medmm.cohort.window import Results, keys, look_back
+from medmm.cohort.window import ODD_YEARS, Results, keys, look_back
 from medmm.columns import MISSING, FieldSpec, ResultSpec, Status, Value
 from medmm.modality import Declaration
 from medmm.sample import Absence, NotesSource, Patient, Source, TimedSeries
@@ -152,6 +153,7 @@ def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
         _undated(spec, patients),
         _unparsable(reader.unparsable, results),
         dict(clocks),
+        tuple(_findings(opened, results, kept, predictions, excluded, key)),
     )
     return Cohort(
         spec,
@@ -296,6 +298,37 @@ def _subjects(everybody: set[str], kept: Sequence[str], excluded: Mapping[str, s
     reasons = list(excluded.values())
     parts = {"kept": len(kept)} | {reason: reasons.count(reason) for reason in sorted(set(reasons))}
     return Account("subjects", len(everybody), parts if reasons else parts | {"excluded": 0})
+
+
+def _findings(
+    opened: Opened,
+    results: Results,
+    kept: Sequence[str],
+    predictions: Mapping[str, Moment],
+    excluded: Mapping[str, str],
+    key: bytes,
+) -> Iterator[Finding]:
+    """What is odd in the tables, each with the pseudonyms of up to three people."""
+
+    def such_as(subjects: Sequence[str]) -> tuple[str, ...]:
+        return tuple(pseudonym(key, subject) for subject in sorted(subjects)[:3])
+
+    yield from (Finding(f"{t.name}: {t.remark}", 1) for t in opened.tables.values() if t.remark)
+    for what, (count, places) in results.odd.items():
+        yield Finding(what, count, such_as([kept[place] for place in places]))
+    first, last = (date(year, 1, 1).toordinal() - date(1970, 1, 1).toordinal() for year in ODD_YEARS)
+    if opened.spec.prediction_time.day is None:
+        odd = [s for s, moment in predictions.items() if not first <= moment.day < last]
+        if odd:
+            what = f"prediction times before {ODD_YEARS[0]} or after {ODD_YEARS[1]}"
+            yield Finding(what, len(odd), such_as(odd))
+    for reason, where in (
+        ("not_in_subjects", "that stand in other sources only"),
+        ("no_prediction_time", "without a usable prediction time"),
+    ):
+        those = [subject for subject, why in excluded.items() if why == reason]
+        if those:
+            yield Finding(f"{opened.spec.subjects.table}: ids {where}", len(those), such_as(those))
 
 
 def _undated(spec: CohortSpec, patients: Sequence[Patient]) -> dict[str, int]:

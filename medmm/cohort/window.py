@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from medmm.cohort.moments import sql_clock, sql_known_by, sql_offset_days
@@ -27,6 +28,9 @@ STATUS_RANK = {"corrected": 0, "amended": 0, "c": 0, "final": 1, "f": 1}
 """At equal times corrected results go before final ones, and those before all others (preliminary)."""
 WITHDRAWN = ("cancelled", "canceled", "entered-in-error", "entered in error", "x", "w")
 """Words of a status column (HL7 table 0085, FHIR observation-status) for a result that is none."""
+
+ODD_YEARS = (1901, 2100)
+"""A result of before the one or from the other on is reported; it is used or not like any other."""
 
 _STATUS_OF_FATE = {
     "implausible": Status.IMPLAUSIBLE,
@@ -59,6 +63,7 @@ class Results:
     undated: int
     unparsable: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     courses: Mapping[int, TimedSeries] = field(default_factory=dict)
+    odd: Mapping[str, tuple[int, Sequence[int]]] = field(default_factory=dict)
 
 
 def keys(results: Mapping[str, ResultSpec]) -> tuple[str, ...]:
@@ -109,7 +114,8 @@ def look_back(
     if not restricted:
         _check_share(engine, spec, inputs, unparsable)
     met = {fate: count for fate, count in counts.items() if count or fate == "used"}
-    return Results(rows, met, total, undated, unparsable, _courses(engine, list(inputs.items())))
+    courses = _courses(engine, list(inputs.items()))
+    return Results(rows, met, total, undated, unparsable, courses, _odd(engine, spec, list(inputs)))
 
 
 def sql_text(column: str | None) -> str:
@@ -212,13 +218,21 @@ def _candidates(engine: Engine, spec: Biomarkers, name: str, *, same_day: bool) 
         " WHEN (taken <> '' AND taken_day IS NULL) OR (available <> '' AND available_day IS NULL)"
         " THEN 'unparsable'"
         f" WHEN taken_day IS NULL THEN {undated}"
-        " WHEN offset_days < -days THEN 'outside the window' ELSE '' END AS fate FROM timed",
+        " WHEN offset_days < -days THEN 'outside the window' ELSE '' END AS fate,"
+        f" {_sql_odd_date(days=spec.columns.day is not None)} AS odd_date FROM timed",
         what=name,
     )
     if engine.rows("SELECT count(*) FROM candidate WHERE mixed")[0][0]:
         raise DataError(
             f"{name}: times with and without a UTC offset cannot be compared; write all the same way"
         )
+
+
+def _sql_odd_date(*, days: bool) -> str:
+    """SQL: whether a result is dated as nobody's is: 1900-01-01 and 2100-01-01, placeholders, and beyond."""
+    first, last = (date(year, 1, 1).toordinal() - date(1970, 1, 1).toordinal() for year in ODD_YEARS)
+    low, high = (first - last, last - first) if days else (first, last)
+    return f"coalesce(taken_day < {low} OR taken_day >= {high}, false)"
 
 
 def _read(
@@ -234,7 +248,7 @@ def _read(
     )
     engine.run(
         "CREATE OR REPLACE TEMP TABLE candidate AS SELECT subject, result, rank, offset_days, number,"
-        " comparator, shown, unit, CASE WHEN fate IN ('later', 'withdrawn') THEN fate"
+        " comparator, shown, unit, odd_date, CASE WHEN fate IN ('later', 'withdrawn') THEN fate"
         " WHEN cell_fate IN ('missing', 'unparsable', 'without a unit') THEN cell_fate"
         " WHEN fate <> '' THEN fate ELSE cell_fate END AS fate"
         " FROM candidate LEFT JOIN cell USING (result, value, unit)"
@@ -317,7 +331,8 @@ def _values(
     engine.run(
         "CREATE TEMP TABLE picked AS SELECT subject, result, offset_days,"
         f" min({{'r': rank, 'k': {order}, 'c': comparator, 't': shown, 'v': number, 'o': offset_days}})"
-        " AS pick"
+        " AS pick,"
+        f" max({{'r': -rank, 'k': {order}}}).k AS other"
         " FROM candidate WHERE fate = '' GROUP BY subject, result, offset_days"
     )
     picks = int(engine.rows("SELECT count(*) FROM picked")[0][0])
@@ -370,6 +385,25 @@ def _slope(points: Sequence[Mapping[str, float]]) -> float | None:
     day, value = math.fsum(days) / len(days), math.fsum(values) / len(values)
     spread = math.fsum((x - day) ** 2 for x in days)
     return math.fsum((x - day) * (y - value) for x, y in zip(days, values, strict=True)) / spread
+
+
+def _odd(engine: Engine, spec: Biomarkers, names: Sequence[str]) -> dict[str, tuple[int, Sequence[int]]]:
+    """Results that contradict each other at one time and status, and dates that are nobody's."""
+    some = "(list(DISTINCT subject ORDER BY subject))[:3]"
+    found = {}
+    for result, count, subjects in engine.rows(
+        f"SELECT result, count(*), {some} FROM picked WHERE other <> pick.k GROUP BY result ORDER BY result"
+    ):
+        what = f"biomarkers.{names[result]}: times with different values of one status"
+        found[f"{what}; the {spec.duplicates} is taken"] = (count, subjects)
+    for result, count, subjects in engine.rows(
+        f"SELECT result, count(*), {some} FROM candidate WHERE odd_date GROUP BY result ORDER BY result"
+    ):
+        found[f"biomarkers.{names[result]}: results dated before {ODD_YEARS[0]} or after {ODD_YEARS[1]}"] = (
+            count,
+            subjects,
+        )
+    return found
 
 
 def _courses(engine: Engine, inputs: Sequence[tuple[str, ResultSpec]]) -> dict[int, TimedSeries]:

@@ -18,6 +18,8 @@ from typing import Any
 from medmm.errors import DataError, OutputError
 
 MEMORY_MB = 1024
+MAX_LINE_MB = 2
+"""The longest line of a CSV file that is read."""
 MAX_CELLS_BYTES = 32 << 20
 """The longest line of a table that a source has written itself."""
 THREADS = 2
@@ -159,6 +161,12 @@ def _unreadable(what: str, error: Exception) -> DataError:
     place = f", line {line.group(1)}" if line else ""
     if "Expected Number of Columns" in text or "Too many columns" in text:
         return DataError(f"{what}{place}: this line has not as many cells as the header; repair the file")
+    if (
+        "aximum line size" in text
+        or "max_line_size" in text
+        or "currently does not support a full read" in text
+    ):
+        return DataError(f"{what}{place}: a line is longer than {MAX_LINE_MB} MB; is a quote not closed?")
     if "unterminated quote" in text or "invalid state" in text:
         return DataError(f"{what}{place}: a quote is not closed, or line endings are mixed; repair the file")
     return DataError(f"{what}{place} cannot be read as a table ({type(error).__name__}); repair the file")

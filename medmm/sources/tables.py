@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medmm.errors import UNUSABLE_PATH, ConfigError, DataError, told
-from medmm.sources.duck import Engine, literal, quoted
+from medmm.sources.duck import MAX_LINE_MB, Engine, literal, quoted
 
 DELIMITERS = ",;\t|"
 MAX_HEADER_BYTES = 1 << 20
@@ -31,12 +31,14 @@ class Table:
         columns: as the file names them.
         relation: the SQL that reads it, every column VARCHAR, an empty cell NULL.
         canonical: whether a source has given its columns their meaning, so that none needs a role.
+        remark: what a person should know about how it was read; empty when nothing.
     """
 
     name: str
     columns: tuple[str, ...]
     relation: str
     canonical: bool = False
+    remark: str = ""
 
     def where(self, conditions: Where) -> Table:
         """Return the rows whose columns hold the words asked for.
@@ -104,9 +106,11 @@ def open_table(engine: Engine, root: Path, name: str) -> Table:
     types = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in columns)
     relation = (
         f"read_csv({literal(str(path))}, auto_detect=false, header=true, delim={literal(delimiter)},"
-        f" quote='\"', escape='\"', nullstr='', encoding={literal(encoding)}, columns={{{types}}})"
+        f" quote='\"', escape='\"', nullstr='', max_line_size={MAX_LINE_MB << 20},"
+        f" encoding={literal(encoding)}, columns={{{types}}})"
     )
-    return Table(name, columns, relation)
+    remark = "" if encoding == "utf-8" else "is not UTF-8 and was read as Latin-1; look at its accents"
+    return Table(name, columns, relation, remark=remark)
 
 
 def _encoding(path: Path, name: str) -> str:
