@@ -123,3 +123,11 @@ def test_the_auxiliary_loss_is_the_mean_over_the_modalities_by_hand(tmp_path):
     assert fit._own_losses("loss") == pytest.approx(
         {"loss.known": cross[[0, 1, 3], 0].mean(), "loss.noise": cross[[0, 3], 1].mean()}, rel=1e-5
     )
+
+
+def test_where_nobody_is_set_aside_some_who_are_trained_on_are_watched(tmp_path):
+    few = job(epochs=25)
+    few = Job(**{name: getattr(few, name) for name in few.__slots__} | {"select": few.select[:0]})
+    last = fit_network(few, tmp_path).epochs[-1]
+    assert set(last) == {"loss", "gain.known", "gain.noise"}
+    assert last["gain.known"] > last["gain.noise"]
