@@ -123,7 +123,7 @@ class _Attending(Joint):
 
 
 class TokenTransformer(_Attending):
-    """A transformer over one token per table field and one per other modality."""
+    """A transformer over one token per modality."""
 
     kind: Literal["token_transformer"] = "token_transformer"
 
