@@ -11,7 +11,6 @@ from medmm.dicom import Bag
 from medmm.evaluation.resampling import Estimate
 from medmm.explain.bags import used_bag, with_attention
 from medmm.explain.courses import notes_used, results_missing, results_player, results_used
-from medmm.explain.bags import used_bag, with_attention
 from medmm.explain.explainer import Explained, Explainer
 from medmm.explain.images import image_evidence
 from medmm.modality import Modality

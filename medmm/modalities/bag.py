@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from medmm.errors import ConfigError, DicomRefusal
-from medmm.modalities.image import Count, Image, ImageSettings
+from medmm.modalities.image import Image
+from medmm.modalities.image_settings import MOST_VOXELS, Count, ImageSettings
 from medmm.modality import Declaration
 from medmm.sample import SeriesSource, Source
 
@@ -40,6 +42,8 @@ class BagSettings(ImageSettings):
             raise ValueError("`mask` and `resample` are of a single series, not of a bag")
         if self.encoder.pretrained:
             raise ValueError("`pretrained` weights are of a single image's encoder, not of a bag's")
+        if self.images * prod(self.shape) > MOST_VOXELS:
+            raise ValueError(f"`images` of this `shape` have more than {MOST_VOXELS:,} pixels; take fewer")
         return self
 
 

@@ -105,6 +105,7 @@ def test_volumes_are_no_pictures(scanner: Scanner) -> None:
     [
         ({"shape": (16, 16, 16)}, "shape"),
         ({"images": 0}, "images"),
+        ({"images": 256, "shape": (8192, 8192)}, "take fewer"),
         ({"mask": {"use": "crop"}}, "single series"),
         ({"resample": True}, "single series"),
         ({"encoder": {"pretrained": {"file": "x"}}}, "single image"),
