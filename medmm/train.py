@@ -27,14 +27,15 @@ from medmm.fitting.candidates import Problem
 from medmm.fitting.crossval import OutOfFold, cross_validate, fits
 from medmm.fitting.judgement import Judgement, judge
 from medmm.fitting.partition import deal
+from medmm.fitting.preflight import preflight
 from medmm.fitting.rehearsal import rehearse as rehearsed
 from medmm.recipe import LateStack, Recipe, check_outcome, cohort_folder, load_recipe
 from medmm.redteam.record import record
 from medmm.report import plots
-from medmm.report.facts import FlowStep, Predictor, Provenance, Table
+from medmm.report.facts import FlowStep, Predictor, Provenance
 from medmm.report.images import Tile, contact_sheet
 from medmm.report.page import write_page
-from medmm.report.training import LearningCurve, TrainingPage, render_training
+from medmm.report.training import LearningCurve, TrainingPage, decided_table, render_training
 from medmm.sample import Patient
 from medmm.sealing import seal
 
@@ -133,13 +134,14 @@ def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress
             progress=progress,
             on_epoch=_epochs(progress, planned),
         )
+        notices = preflight(problem, planned.folds)
         out_of_fold = cross_validate(problem, planned.folds)
         judgement = _judge(problem, out_of_fold)
         sha256 = seal(
             problem, out_of_fold, judgement, run=run, spec=planned.spec, cohort_digest=planned.cohort.digest
         )
         page = run / "training.html"
-        write_page(render_training(_page(planned, out_of_fold, judgement, sha256)), page)
+        write_page(render_training(_page(planned, out_of_fold, judgement, sha256, notices)), page)
         _track(tracked, planned, out_of_fold, judgement)
         _track_images(tracked, problem)
         tracked.text("training.html", page.read_text())
@@ -158,10 +160,12 @@ def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> 
     recipe = planned.recipe
     work, cache = runs / "rehearsal", runs / "cache"
     problem = assemble(recipe, planned.cohort, planned.patients, work=work, cache=cache, progress=progress)
+    notices = preflight(problem, planned.folds)
     rehearsal = rehearsed(problem, planned.folds)
     lines = [account.line() for account in planned.cohort.flow.accounts]
     positives = int(problem.labels.sum())
     lines.append(f"training {len(problem.labels)} patients, {positives} positive, {recipe.outcome}")
+    lines += [f"notice   {notice}" for notice in notices]
     lines += [
         f"{cost.name:<12} {cost.patients} patients, input {cost.shape}, {cost.parameters:,} parameters, "
         f"{1000 * cost.seconds_per_step:.0f} ms a step"
@@ -265,7 +269,9 @@ def _judge(problem: Problem, out_of_fold: OutOfFold) -> Judgement:
     )
 
 
-def _page(planned: Plan, out_of_fold: OutOfFold, judgement: Judgement, sha256: str) -> TrainingPage:
+def _page(
+    planned: Plan, out_of_fold: OutOfFold, judgement: Judgement, sha256: str, notices: tuple[str, ...]
+) -> TrainingPage:
     """Fill the page about this run; no patient is on it."""
     recipe, subjects = planned.recipe, planned.cohort.flow.subjects
     left = tuple((reason, count) for reason, count in subjects.parts.items() if reason != "kept")
@@ -304,10 +310,11 @@ def _page(planned: Plan, out_of_fold: OutOfFold, judgement: Judgement, sha256: s
             FlowStep("trained on", len(planned.patients)),
         ),
         predictors=tuple(sorted(predictors, key=lambda predictor: predictor.name != "fused")),
-        decided=_decided(judgement),
+        decided=decided_table(judgement.figures, judgement.threshold),
         verdict=judgement.verdict,
         curves=tuple(curves),
         settings=tuple((key, str(value)) for key, value in recipe.fitting.model_dump().items()),
+        warnings=notices,
     )
 
 
@@ -364,7 +371,7 @@ def summary(trained: Trained) -> list[str]:
     fused = judgement.figures["fused"]
     lines.append(
         f"deciding     accuracy {fused['accuracy']}, recall {fused['recall']}, F1 {fused['f1']}"
-        f" at a risk of {_threshold(judgement)}, out-of-fold"
+        f" at a risk of {judgement.threshold or 0.5:.2g}, out-of-fold"
     )
     lines += [f"with {group.category}: {_described(group)}" for group in judgement.patterns]
     lines.append(
@@ -373,25 +380,6 @@ def summary(trained: Trained) -> list[str]:
     lines.append(f"report   {trained.run / 'training.html'}")
     lines += [f"bundle   {trained.bundle}", f"sha256   {trained.sha256}"]
     return lines
-
-
-def _threshold(judgement: Judgement) -> str:
-    return "0.5" if judgement.threshold is None else f"{judgement.threshold:.2g}"
-
-
-def _decided(judgement: Judgement) -> Table:
-    """Return accuracy, recall and F1 of every predictor, each fold's threshold chosen on the other folds."""
-    measures = ("accuracy", "recall", "specificity", "precision", "f1")
-    return Table(
-        columns=("predictor", "accuracy", "recall", "specificity", "precision", "F1"),
-        rows=tuple(
-            (model, *(str(found[name]) if np.isfinite(found[name].value) else "–" for name in measures))
-            for model, found in sorted(judgement.figures.items(), key=lambda item: item[0] != "fused")
-        ),
-        note=f"Out-of-fold, after calibration, at a risk of {_threshold(judgement)}"
-        + ("" if judgement.threshold is None else "; each fold's threshold was chosen on the other folds")
-        + ". 95 % intervals.",
-    )
 
 
 def _described(group: Subgroup) -> str:

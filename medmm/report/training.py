@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from medmm.report.page import render
 
 if TYPE_CHECKING:
     from medmm.evaluation.comparison import Verdict
+    from medmm.evaluation.resampling import Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,34 @@ class TrainingPage:
     contact_sheet: bytes = b""
     settings: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+DECIDED = {
+    "accuracy": "accuracy",
+    "recall": "recall",
+    "specificity": "specificity",
+    "precision": "precision",
+    "f1": "F1",
+}
+"""Measures of a decision, and their headings."""
+
+
+def decided_table(figures: Mapping[str, Mapping[str, Estimate]], threshold: float | None) -> Table:
+    """Return what deciding at a risk gives, predictor by predictor, the fused model first.
+
+    Args:
+        figures: per predictor and measure, out-of-fold.
+        threshold: the risk, or None for one half.
+    """
+    chosen = "" if threshold is None else "; each fold's threshold was chosen on the other folds"
+    return Table(
+        columns=("predictor", *DECIDED.values()),
+        rows=tuple(
+            (model, *("–" if math.isnan(found[name].value) else str(found[name]) for name in DECIDED))
+            for model, found in sorted(figures.items(), key=lambda item: item[0] != "fused")
+        ),
+        note=f"Out-of-fold, after calibration, at a risk of {threshold or 0.5:.2g}{chosen}. 95 % intervals.",
+    )
 
 
 MOST_CURVES = 24
