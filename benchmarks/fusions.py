@@ -53,7 +53,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     pipeline, root = _pipeline(asked)
     planned = plan(pipeline, root=root)
-    kinds = [ALONE, *(kind for kind in sorted([*FUSIONS, *VARIANTS]) if kind != ALONE)]
+    kinds = [ALONE, *(kind for kind in asked.kinds or sorted([*FUSIONS, *VARIANTS]) if kind != ALONE)]
     found = {}
     for kind in kinds:
         file = asked.out / f"{kind}.json"
@@ -61,7 +61,8 @@ def main() -> None:
             _fit(planned, kind, asked, file)
         found[kind] = json.loads(file.read_text())
         print(f"{kind:<18} {found[kind]['seconds']:7.0f} CPU-s", flush=True)
-    print(_table(planned, found))
+    if AGAINST in found:
+        print(_table(planned, found))
 
 
 def _asked() -> argparse.Namespace:
@@ -71,6 +72,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/fusions"))
     parser.add_argument("--epochs", type=int, help="in place of the recipe's")
     parser.add_argument("--patience", type=int, help="in place of the recipe's")
+    parser.add_argument("--kinds", nargs="*", help="some of them, to share the work among processes")
     parser.add_argument("--patients", type=int, default=240, help="of the synthetic cohort")
     return parser.parse_args()
 
