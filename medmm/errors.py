@@ -61,6 +61,10 @@ class DicomRefusal(MedmmError, ValueError):
         self.detail = detail
         super().__init__(f"{reason}: {detail}" if detail else reason)
 
+    def __reduce__(self) -> tuple[type[DicomRefusal], tuple[str, str]]:
+        """Let a refusal come home from another process as it left."""
+        return type(self), (self.reason, self.detail)
+
 
 class BundleError(MedmmError, ValueError):
     """A bundle that is damaged, altered or written by another schema."""

@@ -60,7 +60,10 @@ def check(
     from medmm.cohort.link import link
     from medmm.cohort.site import index_cache, site_key
     from medmm.cohort.spec import data_root, load_spec
+    from medmm.outputs.certificates import check_place
 
+    if series is not None:
+        check_place(series)
     spec = load_spec(cohort)
     with progress() as bars:
         folder = data_root(spec, root)

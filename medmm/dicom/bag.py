@@ -12,7 +12,7 @@ from medmm.dicom.certificate import Certificate
 from medmm.dicom.header import Header, read_header
 from medmm.dicom.loading import Loaded, realised, without_array
 from medmm.dicom.series import Plan, SeriesPlan, group, plan_series
-from medmm.dicom.volume import Volume
+from medmm.dicom.volume import MAX_VOLUME_BYTES, Volume
 from medmm.errors import DicomRefusal
 
 
@@ -54,7 +54,8 @@ def load_bag(paths: Sequence[Path]) -> Bag:
     A volume is no picture: its slices are left out, as is what cannot be read.
 
     Raises:
-        DicomRefusal: ``multiple_patients``; ``no_pixel_data`` when there is no image at all.
+        DicomRefusal: ``multiple_patients``; ``no_pixel_data`` when there is no image at all;
+            ``resource_limit`` when they do not fit into the memory of one array.
     """
     headers: list[Header] = []
     left_out: list[Loaded] = []
@@ -68,6 +69,8 @@ def load_bag(paths: Sequence[Path]) -> Bag:
     found: list[tuple[str, str, Volume]] = []
     for members in group(headers).values():
         _series_images(members, found, left_out)
+        if sum(image.array.nbytes for *_, image in found) > MAX_VOLUME_BYTES:
+            raise DicomRefusal("resource_limit", f"{len(paths)} files hold more than the limit of one array")
     if not found:
         raise DicomRefusal("no_pixel_data", f"none of {len(paths)} files is a 2-D image")
     found.sort(key=lambda item: item[:2])

@@ -104,8 +104,18 @@ def each_bounded(
                 yield _alone(work, item, lost)
                 pool = _pool(count)
                 waiting = deque((held, _submit(pool, work, held)) for held, _ in waiting)
+    except BaseException:
+        _end(pool)
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End the workers of a pool whose results nobody waits for any more: an interrupt, an error."""
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in list((getattr(pool, "_processes", None) or {}).values()):
+        process.terminate()
 
 
 def more_time() -> None:
@@ -192,6 +202,7 @@ def _pool(count: int) -> ProcessPoolExecutor:
 def _bound(seconds: float) -> None:
     global WORK_SECONDS  # noqa: PLW0603  # the workers keep the limit of the process that started them
     WORK_SECONDS = seconds
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks, which ends this one
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     limit = WORKER_BYTES if most == resource.RLIM_INFINITY else min(WORKER_BYTES, most)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

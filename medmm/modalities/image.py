@@ -61,6 +61,11 @@ class Image(Modality):
         super().__init__(name, settings, declaration)
         if not isinstance(declaration, ImageSpec):
             raise ConfigError(f"modality {name!r} is of kind 'image' but the cohort declares no image for it")
+        if declaration.choose == "all" and self.kind == Image.kind:
+            raise ConfigError(
+                f"modality {name!r} takes one series, and images.{name} of the cohort chooses all: take kind"
+                " 'bag' here, or another `choose` there"
+            )
         if declaration.kind == "label_map" and self.settings.window:
             raise ConfigError(f"modality {name!r} is a label map: its labels have no `window`; leave it out")
         if declaration.kind == "label_map" and self.settings.augment.changes_intensities:

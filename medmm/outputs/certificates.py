@@ -36,13 +36,13 @@ TYPES = {
 
 
 def check_place(path: Path) -> None:
-    """Refuse a place that :func:`write_certificates` could not write, before anything is loaded.
+    """Refuse a place where no Parquet file could be written, before anything is loaded.
 
     Raises:
         OutputError: if it is no Parquet file, or its folder is not there.
     """
     if path.suffix != ".parquet":
-        raise OutputError(f"certificates are written as Parquet; name a file that ends in .parquet: {path}")
+        raise OutputError(f"{path} would be a Parquet file; name one that ends in .parquet")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"{path} cannot be written: there is no such folder; make it, or name another")
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from medmm.cli import app
 from medmm.cohort.site import pseudonym, site_key
-from medmm.errors import ConfigError
+from medmm.errors import ConfigError, OutputError
 from medmm.sample import Absence
 from medmm.sources.duck import read_parquet
 from tests.cohort.conftest import Small
@@ -213,3 +213,18 @@ def test_a_key_that_cannot_mean_what_it_says_is_refused(
     load: Callable[[], Any] = small.load
     with pytest.raises(ConfigError, match=words):
         load()
+
+
+def test_the_list_of_candidates_goes_to_parquet_only_and_may_be_empty(small: Small, tmp_path: Path) -> None:
+    text, columns = shown_without_images(small, tmp_path / "series.parquet")
+    assert "0 candidates" in text
+    assert set(columns) >= {"block", "series", "chosen", "reason"}
+    with pytest.raises(OutputError, match=r"ends in \.parquet"):
+        shown_without_images(small, tmp_path / "series.csv")
+
+
+def shown_without_images(small: Small, place: Path) -> tuple[str, dict[str, list[Any]]]:
+    (small.root / "cohort.yaml").write_text(yaml.safe_dump(small.spec))
+    command = ["cohort", "check", str(small.root), "--root", str(small.root), "--series", str(place)]
+    ran = CliRunner().invoke(app, command, catch_exceptions=False)
+    return ran.output, read_parquet(place)

@@ -22,6 +22,7 @@ from pydicom.uid import JPEG2000Lossless, generate_uid
 
 from medmm.dicom import Certificate, Loaded, codec, load, load_many, parallel, scan, volume
 from medmm.dicom.parallel import each_bounded
+from medmm.errors import DicomRefusal
 
 SLOW_SIDE = 512
 """Decoding a bomb of this side takes about a second of a core."""
@@ -133,6 +134,16 @@ def test_a_series_without_end_costs_its_own_result_alone(scanner, monkeypatch):
     assert fates == [("refused", "resource_limit"), *[("used", "")] * 3]
     (lost,) = (result for result in results if result.status == "refused")
     assert lost.files_refused == 12
+
+
+def refuse(item: int) -> int:
+    raise DicomRefusal("corrupt", f"item {item}")
+
+
+def test_a_refusal_comes_home_from_a_worker_as_it_left():
+    with pytest.raises(DicomRefusal) as caught:
+        list(each_bounded(refuse, [7], lost=lost))
+    assert (caught.value.reason, caught.value.detail) == ("corrupt", "item 7")
 
 
 def grab(megabytes: int) -> int:

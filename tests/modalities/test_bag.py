@@ -18,6 +18,7 @@ from medmm.columns import ImageSpec
 from medmm.encoders.bag import BagEncoder
 from medmm.errors import ConfigError, DicomRefusal
 from medmm.modalities.bag import Bag, BagSettings
+from medmm.modalities.image import Image, ImageSettings
 from medmm.network.export import export
 from medmm.network.network import build
 from medmm.runtime import Runtime
@@ -119,6 +120,17 @@ def test_settings_that_no_bag_can_have(settings: dict[str, Any], words: str) -> 
 def test_a_bag_needs_a_cohort_that_chooses_all() -> None:
     with pytest.raises(ConfigError, match="choose: all"):
         Bag("views", BagSettings(shape=(32, 32)), ImageSpec(dir="dicom"))
+    with pytest.raises(ConfigError, match="kind 'bag'"):
+        Image("views", ImageSettings(shape=(32, 32)), ALL)
+
+
+def test_more_images_than_memory_holds_are_refused(scanner: Scanner, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medmm.dicom import bag as loading
+
+    source = serial(scanner, 3)
+    monkeypatch.setattr(loading, "MAX_VOLUME_BYTES", 400)
+    with pytest.raises(DicomRefusal, match="resource_limit"):
+        bag().load(source)
 
 
 def random_bags(count: int, places: int = 4, filled: int = 3) -> torch.Tensor:

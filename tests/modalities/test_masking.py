@@ -170,3 +170,16 @@ def test_an_irregular_series_is_interpolated_by_the_recipes_word_alone(tmp_path:
     assert loaded.array.shape == (16, 16, 16)
     assert loaded.array[0, 0, 7] == pytest.approx(plane(7)[-1, -1] - 1024)
     assert any("resampled linearly" in note for note in loaded.certificate.notes)
+
+
+@pytest.mark.parametrize("use", ["crop", "channel"])
+def test_a_mask_of_one_voxel_and_one_that_fills_the_image(scanner: Scanner, use: str) -> None:
+    for box in ((slice(7, 8),) * 3, (slice(0, SIZE),) * 3):
+        whole = np.zeros((SIZE, SIZE, SIZE), bool)
+        whole[box] = True
+        frames = [frame(z, 1, corner=(0, 0)) for z in PLACES[box[0]]]
+        path = segmentation(scanner, whole[box[0]], frames, spacing=[1, 1], names=["Lesion"])
+        block = image({"use": use}, spacing_mm="fit")
+        out = block.transform(block.load(source(scanner, path)))
+        assert out.shape == block.shape
+        assert np.isfinite(out).all()
