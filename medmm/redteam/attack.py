@@ -13,6 +13,7 @@ import numpy as np
 from medmm.arrays import Bools, Ints
 from medmm.cohort.clocks import unread_clocks
 from medmm.cohort.link import Cohort, link
+from medmm.cohort.moments import iso_moment
 from medmm.cohort.site import index_cache, site_key
 from medmm.cohort.spec import CohortSpec
 from medmm.cohort.split import Splits, divide
@@ -114,7 +115,12 @@ def attack(
     found = []
     for name in names:
         told = _attack_one(cohort, name, tried, splits, pairs, progress)
-        more = [*rules.clock_rule(clocks), *_times(cohort), *_pairs(cohort, pairs, splits)]
+        more = [
+            *rules.clock_rule(clocks),
+            *_times(cohort),
+            *_dates(cohort, tried),
+            *_pairs(cohort, pairs, splits),
+        ]
         found.append(
             replace(told, findings=tuple(ranked([*told.findings, *more])), notes=(*notes, *told.notes))
         )
@@ -247,3 +253,23 @@ def _times(cohort: Cohort) -> list[Finding]:
                     used += 1
                     beyond += value.offset_days + day > 0
     return list(rules.later_rule(later, after_day_0=(beyond, used), day=day))
+
+
+def _dates(cohort: Cohort, tried: Sequence[Column]) -> list[Finding]:
+    """Look for dates that are declared as something else, so that no rule of time reads them."""
+    if cohort.spec.prediction_time.day is not None:
+        return []
+    days = [cohort.days.get(patient.subject_id) for patient in cohort.patients]
+    found: list[Finding] = []
+    for column in tried:
+        if column.family not in ("field", "withheld") or column.numbers is not None:
+            continue
+        pairs = [
+            (moment.day, day)
+            for cell, day in zip(column.cells, days, strict=True)
+            if isinstance(cell, str) and day is not None and (moment := iso_moment(cell)) is not None
+        ]
+        if 2 * len(pairs) > sum(cell is not None for cell in column.cells):
+            later = sum(moment > day for moment, day in pairs)
+            found += rules.date_rule(column, later, len(pairs))
+    return found

@@ -31,7 +31,9 @@ def with_withheld(spec: CohortSpec) -> CohortSpec:
         return spec
     unused = {name: field for name, field in records.fields.items() if field.role == "never"}
     unused |= {name: FieldSpec(role="never", why=why) for name, why in _unused_columns(spec).items()}
-    read = {name: FieldSpec(role="input", kind="category", label=WITHHELD) for name in unused}
+    read = {
+        name: field.model_copy(update={"role": "input", "label": WITHHELD}) for name, field in unused.items()
+    }
     fields = {name: read.get(name, field) for name, field in (records.fields | read).items()}
     never = {table: why for table, why in spec.never_columns.items() if table != records.table}
     changed = records.model_copy(update={"fields": fields})

@@ -29,8 +29,10 @@ AGREE = 0.95
 """Chance that two rows of one person agree in a field (Fellegi & Sunter's m)."""
 MARGIN = 3.0
 """Odds of 1000 to 1 that a pair is one person, beyond what the number of pairs takes."""
-COMMON = 60
-"""A value of more patients than this tells nobody apart, and starts no comparison."""
+COMPARED = 20_000
+"""Most pairs that one column's rarest values put up for comparison; commoner values tell nobody apart."""
+SHARED = 2
+"""Columns that must put a pair up before it is compared."""
 FIELDS = 4
 """Fields in which two patients must agree before they are called one."""
 CHUNK = 512
@@ -114,15 +116,31 @@ def similar_persons(columns: Sequence[Column]) -> list[Pair]:
     if not columns:
         return []
     patients = len(columns[0].cells)
-    counts = [Counter(cell for cell in column.cells if cell is not None) for column in columns]
+    judged = [_Judged.of(column) for column in columns]
     needed = math.log10(max(1, patients * (patients - 1) // 2)) + MARGIN
     rows = list(zip(*(column.cells for column in columns), strict=True))
     found = []
-    for first, second in _blocked(columns, counts):
-        weight, agreeing = _weight(rows[first], rows[second], counts)
+    for first, second in _blocked(columns, judged):
+        weight, agreeing = _weight(rows[first], rows[second], judged)
         if weight >= needed and agreeing >= FIELDS:
             found.append(Pair(first, second, "similar person", weight))
     return sorted(found, key=lambda pair: (-pair.by, pair.first, pair.second))
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """How much agreement and disagreement in one column weigh, in log10 odds."""
+
+    counts: Counter[str | float]
+    known: int
+    disagreement: float
+
+    @classmethod
+    def of(cls, column: Column) -> _Judged:
+        counts = Counter(cell for cell in column.cells if cell is not None)
+        known = max(1, sum(counts.values()))
+        chance = sum((n / known) ** 2 for n in counts.values())
+        return cls(counts, known, math.log10((1 - AGREE) / (1 - chance)) if chance < 1 else 0.0)
 
 
 def people(pairs: Sequence[Pair], patients: int) -> Ints:
@@ -133,32 +151,33 @@ def people(pairs: Sequence[Pair], patients: int) -> Ints:
     return first
 
 
-def _blocked(columns: Sequence[Column], counts: Sequence[Counter[str | float]]) -> Iterable[tuple[int, int]]:
-    """Return the pairs who share at least one value that is not common."""
-    pairs: set[tuple[int, int]] = set()
-    for column, count in zip(columns, counts, strict=True):
+def _blocked(columns: Sequence[Column], judged: Sequence[_Judged]) -> Iterable[tuple[int, int]]:
+    """Return the pairs who share the rarest values of several columns."""
+    pairs: Counter[tuple[int, int]] = Counter()
+    for column, how in zip(columns, judged, strict=True):
         sharing = defaultdict(list)
         for place, cell in enumerate(column.cells):
-            if cell is not None and 1 < count[cell] <= COMMON:
+            if cell is not None and how.counts[cell] > 1:
                 sharing[cell].append(place)
-        for places in sharing.values():
+        room = COMPARED
+        for places in sorted(sharing.values(), key=len):
+            room -= len(places) * (len(places) - 1) // 2
+            if room < 0:
+                break
             pairs.update(combinations(places, 2))
-    return sorted(pairs)
+    return sorted(pair for pair, shared in pairs.items() if shared >= SHARED)
 
 
-def _weight(
-    first: Sequence[Cell], second: Sequence[Cell], counts: Sequence[Counter[str | float]]
-) -> tuple[float, int]:
+def _weight(first: Sequence[Cell], second: Sequence[Cell], judged: Sequence[_Judged]) -> tuple[float, int]:
     """Return log10 odds from all fields that both know, and in how many telling ones they agree."""
     weight, agreeing = 0.0, 0
-    for a, b, count in zip(first, second, counts, strict=True):
+    for a, b, how in zip(first, second, judged, strict=True):
         if a is None or b is None:
             continue
-        known = sum(count.values())
-        chance = sum((n / known) ** 2 for n in count.values()) if a != b else count[a] / known
         if a == b:
-            weight += math.log10(AGREE / max(chance, 1 / known))
+            chance = how.counts[a] / how.known
+            weight += math.log10(AGREE / chance)
             agreeing += chance < 0.5
-        elif chance < 1:
-            weight += math.log10((1 - AGREE) / (1 - chance))
+        else:
+            weight += how.disagreement
     return weight, agreeing

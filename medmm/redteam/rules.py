@@ -212,6 +212,21 @@ def later_rule(
         )
 
 
+def date_rule(column: Column, later: int, of: int) -> Iterator[Finding]:
+    """A column of dates that is declared as something else."""
+    if later:
+        used = column.family == "field"
+        yield Finding(
+            "leak" if used else "look",
+            "time",
+            column.name,
+            f"it holds dates, of which {later} of {of} lie after the prediction time"
+            + (", and is not declared as a date." if used else "; whoever has one is known afterwards only."),
+            "Declare it as `kind: date`, or `never`." if used else "Keep it `never`.",
+            patients=of,
+        )
+
+
 def copies_rule(
     pairs: Sequence[Pair], names: Sequence[str], parts: Sequence[tuple[str, int]]
 ) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from medmm.evaluation.resampling import Estimate
 from medmm.evaluation.screening import within_folds
 from medmm.fitting.baselines import logistic
 from medmm.redteam.columns import Column
-from medmm.redteam.strength import Question
+from medmm.redteam.strength import Question, some
 
 SHUFFLES = 20
 
@@ -33,6 +33,13 @@ def shuffled(
     Returns:
         None where a fold lacks a class.
     """
+    kept = some(question, np.arange(len(question.labels)))
+    if len(kept) < len(question.labels):
+        columns = [Column(c.name, c.family, [c.cells[place] for place in kept]) for c in columns]
+        first: dict[int, int] = {}
+        people = np.array([first.setdefault(int(who), row) for row, who in enumerate(people[kept])])
+        keys = [question.keys[place] for place in kept]
+        question = Question(question.labels[kept], keys, question.folds[kept])
     folds = np.unique(question.folds)
     if len(folds) < 2:
         return None

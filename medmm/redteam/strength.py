@@ -21,6 +21,8 @@ SMOOTHING = 2.0
 """Patients at the overall rate that are added to each level."""
 MIN_CLASS = 5
 """With fewer patients of either class nothing can be said."""
+MOST = 4000
+"""Patients whom a model on several columns is asked of; more would make it slower, hardly surer."""
 RIDGE = 0.3
 """Inverse penalty of the logistic model on several columns."""
 
@@ -65,6 +67,8 @@ class Strength:
 def strength(question: Question, columns: Sequence[Column]) -> Strength | None:
     """Predict the outcome from some columns alone; None where nobody, or one class only, can be asked."""
     asked = _asked(question, columns)
+    if len(columns) > 1:
+        asked = some(question, asked)
     labels = question.labels[asked]
     events = int(labels.sum())
     folds = min(FOLDS, events, len(labels) - events)
@@ -85,7 +89,7 @@ def gain(question: Question, column: Column, rest: Sequence[Column]) -> Estimate
 
     Without others, the column is compared with tossing a coin.
     """
-    asked = _asked(question, [column])
+    asked = some(question, _asked(question, [column]))
     labels = question.labels[asked]
     folds = min(FOLDS, int(labels.sum()), int((~labels).sum()))
     dealt = _dealt(question, asked, folds, 0)
@@ -94,6 +98,12 @@ def gain(question: Question, column: Column, rest: Sequence[Column]) -> Estimate
     others = auroc_measure(labels, together, dealt)
     measures = {"gain": lambda weights: alone(weights) - others(weights)}
     return bootstrap(measures, labels, dealt, resamples=500)["gain"]
+
+
+def some(question: Question, asked: Ints) -> Ints:
+    """Return at most :data:`MOST` patients, both classes in their shares, whatever the order of rows."""
+    parts = -(-len(asked) // MOST)
+    return asked if parts <= 1 else asked[_dealt(question, asked, parts, 0) == 0]
 
 
 def _asked(question: Question, columns: Sequence[Column]) -> Ints:

@@ -171,3 +171,21 @@ def test_what_cannot_be_attacked_is_said(small: Any) -> None:
     cohort = link(small.load(), small.root, key=b"k" * 32)
     (found,) = attack(cohort, small.root)  # a constant outcome
     assert "30 of 30" in found.notes[-1]
+
+
+def test_dates_that_are_declared_as_words_are_read(small: Any) -> None:
+    planted(small)
+    small.spec["records"]["fields"]["discharge_code"] = {"role": "input", "kind": "category"}
+    lines_ = (small.root / "records.csv").read_text().splitlines()
+    rows = [[*line.split(",")[:5], f"2024-03-{2 + n % 9:02d}"] for n, line in enumerate(lines_[1:])]
+    small.write("records.csv", lines_[0].split(","), rows)
+    (found,) = attack(open_for_attack(small.load(), small.root), small.root)
+    (told,) = [item for item in found.findings if item.rule == "time"]
+    assert (told.grade, told.what) == ("leak", "records.discharge_code")
+    assert "120 of 120" in told.means
+
+
+def test_many_patients_with_common_values_are_compared_within_bounds() -> None:
+    rng = np.random.default_rng(0)
+    columns = [Column(str(n), "field", rng.integers(0, 30, 4000).astype(float).tolist()) for n in range(6)]
+    assert similar_persons(columns) == []
