@@ -54,11 +54,13 @@ def field_rule(question: Question, measured: Sequence[Measured], outcome: str) -
         if _striking(found):
             more = gain(question, found.columns[0], ordinary)
             yield from _striking_field(found, more, outcome)
-        elif sounds and found.bound > CHANCE:
+        elif sounds:
+            above = found.bound > CHANCE
             yield found.finding(
-                "leak",
+                "leak" if above else "look",
                 "name",
-                f"it ranks {outcome} above chance, and its name sounds like something known afterwards.",
+                "its name sounds like something known afterwards"
+                + (f", and it ranks {outcome} above chance." if above else "."),
                 "Say when it is known; if after the prediction time, make it `never`.",
             )
 

@@ -94,6 +94,20 @@ def test_post_operative_results_of_kits19_put_in(shared: Path, tmp_path: Path) -
 
 
 @pytest.mark.real
+def test_post_operative_egfr_of_kits19_put_in_as_a_field(shared: Path, tmp_path: Path) -> None:
+    """Weak as it is, it is named, by its name."""
+    spec = without_images("kits19_egfr")
+    put_in(spec, shared / "data/kits19_egfr", tmp_path, [])
+    results = csv.DictReader((tmp_path / "biomarkers.csv").read_text().splitlines())
+    first = {row["patient_id"]: row["value"] for row in results if row["source_name"] == "first_postop_egfr"}
+    head, *rows = (tmp_path / "records.csv").read_text().splitlines()
+    rows = [f"{row},{first.get(row.split(',')[0], '')}" for row in rows]
+    (tmp_path / "records.csv").write_text("\n".join([f"{head},first_postop_egfr", *rows]) + "\n")
+    spec["records"]["fields"]["first_postop_egfr"] = {"role": "input", "kind": "number"}
+    assert "records.first_postop_egfr" in named(found_in(spec, tmp_path, tmp_path), "look", "leak")
+
+
+@pytest.mark.real
 def test_histopath_type_of_picai_put_in(shared: Path, tmp_path: Path) -> None:
     spec = without_images("picai_psa")
     put_in(spec, shared / "data/picai_psa", tmp_path, ["histopath_type"])
