@@ -143,6 +143,7 @@ def test_refusals_say_what_to_do() -> None:
 def test_scoring_tokenises_without_torch() -> None:
     code = (
         "import sys, json; from medmm.modalities.notes import Notes, NotesSettings;"
+        "import medmm.modalities.series, medmm.modalities.waveform;"
         "from medmm.columns import NotesSpec; from medmm.sample import NotesSource;"
         "n = Notes('notes', NotesSettings(), NotesSpec()).restore({'tokenizer': json.load(sys.stdin)});"
         "n.transform(NotesSource(('cough',), (None,)));"

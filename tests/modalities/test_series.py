@@ -157,3 +157,21 @@ def test_folds_fitted_apart_stand_side_by_side() -> None:
     row = both.transform(TRAIN[0])
     assert np.array_equal(row, np.concatenate([one.transform(TRAIN[0]), other.transform(TRAIN[0])]))
     assert len(both.players()[0].columns) == 2 * len(one.players()[0].columns)
+
+
+@given(courses, courses, st.integers(0, 1))
+@settings(max_examples=40, deadline=None)
+def test_a_row_that_mixes_two_patients_is_the_course_of_their_codes(
+    one: TimedSeries, other: TimedSeries, code: int
+) -> None:
+    """What a coalition of the field game looks at is again a course: that makes its Shapley values exact."""
+    fitted = series().fit(TRAIN)
+    own = list(fitted.players()[code].columns)
+    mixed = fitted.transform(other)
+    mixed[own] = fitted.transform(one)[own]
+
+    def of(source: TimedSeries, *, same: bool) -> list[tuple[float, int, float]]:
+        every = zip(source.offset_days, source.code, source.value, strict=True)
+        return [(day, c, value) for day, c, value in every if (c == code) == same]
+
+    assert np.array_equal(fitted.transform(course(*of(one, same=True), *of(other, same=False))), mixed)
