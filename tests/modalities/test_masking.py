@@ -11,6 +11,8 @@ import torch
 from pydantic import ValidationError
 from pydicom.uid import generate_uid
 
+from medmm.cohort.link import link
+from medmm.cohort.spec import load_spec
 from medmm.columns import ImageSpec
 from medmm.dicom import load, load_files
 from medmm.errors import ConfigError, DicomRefusal
@@ -183,3 +185,41 @@ def test_a_mask_of_one_voxel_and_one_that_fills_the_image(scanner: Scanner, use:
         out = block.transform(block.load(source(scanner, path)))
         assert out.shape == block.shape
         assert np.isfinite(out).all()
+
+
+COHORT = """
+name: drawn
+subjects: {table: people.csv, id: id}
+prediction_time: {table: people.csv, column: day, resolution: day}
+outcomes: {ill: {table: people.csv, column: ill, positive: 1}}
+images: {scan: {dir: dicom, modality: CT, mask: {kind: SEG, structures: [lesion]}}}
+"""
+
+
+@pytest.mark.parametrize(("use", "shape"), [("crop", (8, 6, 4)), ("channel", (16, 16, 16))])
+def test_from_a_folder_and_two_yaml_blocks_to_the_networks_input(
+    tmp_path: Path, use: str, shape: tuple[int, ...]
+) -> None:
+    made = Scanner(tmp_path / "dicom")
+    dated = {"StudyDate": "20240201", "PixelSpacing": [1, 1]}
+    for z in PLACES:
+        made.slice(z, pixels=plane(z), ImagePositionPatient=[0, 0, z], **dated)
+    for day in ("20240202", "20240401"):
+        path = drawn(made, ContentDate=day)
+        path.rename(made.folder / f"mask-{day}.dcm")
+    (tmp_path / "people.csv").write_text("id,day,ill\nP1,2024-03-01,1\n")
+    (tmp_path / "cohort.yaml").write_text(COHORT)
+    cohort = link(load_spec(tmp_path), tmp_path, key=b"k" * 32)
+    found = cohort.patients[0].sources["scan"]
+    assert isinstance(found, SeriesSource)
+    assert [mask.name for mask in found.masks] == ["mask-20240202.dcm"]
+    settings = ImageSettings.model_validate(
+        {"shape": shape, "encoder": {"channels": [4]}, "mask": {"use": use}, "window": (-1024, 1000)}
+    )
+    block = Image("scan", settings, cohort.spec.images["scan"])
+    out = block.transform(block.load(found))
+    assert out.shape == block.shape == (1 if use == "crop" else 2, *shape)
+    stored = np.stack([plane(z) for z in PLACES])[LESION] - 1024
+    seen = np.swapaxes(stored, 0, 2)[::-1, ::-1]
+    inside = out[0] if use == "crop" else out[0][out[1] == 1].reshape(seen.shape)
+    assert inside == pytest.approx((seen + 1024) / 2024, abs=1e-3)
