@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from medmm.errors import ConfigError, DicomRefusal
 from medmm.modalities.waveform import Waveform, WaveformEncoderSettings, WaveformSettings
 from medmm.network.export import _agree, _graph
 from medmm.sample import Absence, SeriesSource
-from tests.conftest import Said
 
 TWELVE_LEAD = "1.2.840.10008.5.1.4.1.1.9.1.1"
 LEADS, HZ, SECONDS = 2, 500, 4
@@ -132,54 +130,3 @@ def test_a_shift_in_time_is_drawn_per_recording() -> None:
     starts = (out[:, 0, 200] - 200).tolist()
     assert len(set(starts)) > 5
     assert max(map(abs, starts)) <= 10
-
-
-COHORT = """
-name: ecgs
-subjects: {table: people.csv, id: patient_id}
-prediction_time: {table: people.csv, column: seen_at, resolution: day}
-same_day: {index_study: known}
-outcomes:
-  ill: {table: people.csv, positive: 1}
-records:
-  table: people.csv
-  fields:
-    patient_id: {role: key}
-    seen_at: {role: time, kind: date}
-    ill: {role: outcome}
-    age: {role: input, kind: number, unit: a}
-images:
-  ecg: {dir: dicom, modality: ECG, label: Resting ECG}
-splits: {folds: 2}
-"""
-PIPELINE = """
-name: ecgs
-question: Is this patient ill?
-intended_use: A test.
-cohort: .
-outcome: ill
-modalities:
-  ecg: {kind: waveform, channels: 2, seconds: 2, encoder: {kind: cnn, channels: [4, 8]}}
-  records: {kind: records}
-fitting: {epochs: 1}
-comparison: {resamples: 200}
-"""
-
-
-def test_an_ecg_goes_from_the_archive_to_a_page(door: Callable[..., Said], tmp_path: Path) -> None:
-    (tmp_path / "dicom").mkdir()
-    lines = ["patient_id,seen_at,age,ill"]
-    for number in range(24):
-        if number % 8:
-            recording(tmp_path / "dicom" / f"{number}.dcm", scale=500.0 + 40 * number, patient=f"P{number}")
-        lines.append(f"P{number},2001-03-02,{40 + number},{number % 2}")
-    (tmp_path / "people.csv").write_text("\n".join(lines) + "\n")
-    (tmp_path / "cohort.yaml").write_text(COHORT)
-    (tmp_path / "recipe.yaml").write_text(PIPELINE)
-    done = door("train", tmp_path, "--root", tmp_path, "--runs", tmp_path / "runs", "--smoke")
-    assert done.code == 0, done.err
-    bundle = next((tmp_path / "runs").glob("ecgs-*")) / "bundle"
-    pages = ("--patient", "P5", "--out", tmp_path / "pages")
-    shown = door("explain", bundle, "--cohort", tmp_path, "--root", tmp_path, *pages)
-    assert shown.code == 0, shown.err
-    assert "Resting ECG" in next((tmp_path / "pages").glob("*.html")).read_text()
