@@ -19,6 +19,21 @@ from medmm.sample import Patient, SeriesSource, Source
 WITHHELD = "withheld__"
 """Before the name of a column that no model sees, while its cells are read to be tried."""
 SITE = re.compile(r"cent(er|re)|site|hospital|institution|clinic|facility|ward|department", re.IGNORECASE)
+NOT_CLINICAL: tuple[tuple[Family, re.Pattern[str]], ...] = (
+    ("site", SITE),
+    (
+        "scanner",
+        re.compile(r"scanner|manufacturer|vendor|(^|_)device|(^|_)kvp|kernel|protocol", re.IGNORECASE),
+    ),
+    (
+        "count",
+        re.compile(
+            r"(^|_)(n|num|number|count)_?(of_)?(image|serie|stud|scan|slice|visit|exam)", re.IGNORECASE
+        ),
+    ),
+    ("order", re.compile(r"(^|_)(id|uid|mrn|accession|row|index)(_?(number|nr|no))?$", re.IGNORECASE)),
+)
+"""Names of columns that say how a patient was examined; as inputs they are tried as such too."""
 _TAIL = re.compile(r"(\d+)\D*$")
 
 Progress = Callable[[str, int, int], None]
@@ -51,7 +66,7 @@ def columns(cohort: Cohort, *, progress: Progress | None = None) -> tuple[list[C
         cohort: linked with :func:`with_withheld`.
         progress: called with (stage, done, total).
     """
-    found = [*_fields(cohort), *_subgroups(cohort), *_order(cohort), *_counts(cohort)]
+    found = [*_fields(cohort), *_subgroups(cohort), *_order(cohort), *_days(cohort), *_counts(cohort)]
     notes: list[str] = []
     for block in cohort.spec.images:
         found.append(
@@ -93,6 +108,9 @@ def _fields(cohort: Cohort) -> Iterator[Column]:
             yield column
             if not withheld:
                 yield gaps(column)
+                for family, named in NOT_CLINICAL:
+                    if named.search(name):
+                        yield Column(f"input {block}.{name}", family, cells)
 
 
 def _cell(source: Source, name: str) -> Cell:
@@ -119,6 +137,15 @@ def _order(cohort: Cohort) -> Iterator[Column]:
     heads = [text[: found.start()] if found else "" for text, found in zip(ids, tails, strict=True)]
     if len(set(heads)) < len(heads) / 2:
         yield Column("prefix of the id", "order", list(heads))
+
+
+def _days(cohort: Cohort) -> Iterator[Column]:
+    """The prediction time: where cases come from other years than controls, more than the disease differs."""
+    days = [cohort.days.get(patient.subject_id) for patient in cohort.patients]
+    yield Column("date of the prediction time", "date", days)
+    yield Column(
+        "weekday of the prediction time", "date", [None if d is None else f"{d % 7:.0f}" for d in days]
+    )
 
 
 def _counts(cohort: Cohort) -> Iterator[Column]:

@@ -189,3 +189,26 @@ def test_many_patients_with_common_values_are_compared_within_bounds() -> None:
     rng = np.random.default_rng(0)
     columns = [Column(str(n), "field", rng.integers(0, 30, 4000).astype(float).tolist()) for n in range(6)]
     assert similar_persons(columns) == []
+
+
+def test_a_site_among_the_inputs_and_cases_of_other_years_are_shortcuts(small: Any) -> None:
+    rng = np.random.default_rng(1)
+    ill = rng.random(120) < 0.4
+    rows = [
+        (
+            f"{n:03d}",
+            f"20{20 + 2 * int(ill[n])}-03-{1 + n % 28:02d} 12:00",
+            "50",
+            "m",
+            "n" if ill[n] ^ (n % 7 == 0) else "s",
+        )
+        for n in rng.permutation(120)
+    ]
+    small.spec["records"]["fields"]["site"] = {"role": "input", "kind": "category"}
+    small.write("records.csv", ("patient_id", "seen_at", "age", "sex", "site"), rows)
+    small.write("labels.csv", ("patient_id", "ill"), [(f"{n:03d}", str(int(ill[n]))) for n in range(120)])
+    (found,) = attack(open_for_attack(small.load(), small.root), small.root)
+    shortcuts = " ".join(item.what for item in found.findings if item.grade == "shortcut")
+    assert "input records.site" in shortcuts
+    assert "date of the prediction time" in shortcuts
+    assert "weekday" not in shortcuts
