@@ -64,7 +64,11 @@ class Runtime:
         """
         session = self._encoder(name)
         shape = tuple(session.get_inputs()[0].shape[1:])
-        if x.shape[1:] != shape:
+        # an axis with a name is free: the images of a bag
+        if len(x.shape) != len(shape) + 1 or any(
+            isinstance(wanted, int) and wanted != given
+            for wanted, given in zip(shape, x.shape[1:], strict=True)
+        ):
             raise DataError(f"modality {name!r} has inputs {x.shape[1:]}; the network takes {shape}")
         if not np.isfinite(x).all():
             raise DataError(f"modality {name!r} has an input that is not finite")

@@ -48,5 +48,7 @@ class BagEncoder(nn.Module):
         return embedded, torch.softmax(scores, dim=1) * (~empty).to(scores.dtype)
 
 
+BAG_AXES = 5
+"""A batch of bags is ``[batch, n, channel, row, column]``."""
 EMPTY = -1e9
 """Score of an empty place: its weight is exactly 0 beside any image."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from medmm.encoders.bag import BAG_AXES, BagEncoder
 from medmm.errors import BundleError, ConfigError
 from medmm.network.network import Network
 
@@ -88,7 +89,7 @@ def export_fusion(network: Network, into: Path) -> None:
 
 def _graph(module: nn.Module, inputs: Mapping[str, Tensor], output: str) -> bytes:
     """Return the serialised graph of a module, without the traces of the machine it was made on."""
-    free = tuple({0: torch.export.Dim("batch")} for _ in inputs)
+    free = tuple({0: torch.export.Dim("batch")} | _places(module, x) for x in inputs.values())
     variadic = isinstance(module, _Positional)
     with _quiet():
         program = torch.onnx.export(
@@ -108,6 +109,12 @@ def _graph(module: nn.Module, inputs: Mapping[str, Tensor], output: str) -> byte
         part.ClearField("doc_string")
     serialised: bytes = model.SerializeToString(deterministic=True)
     return serialised
+
+
+def _places(module: nn.Module, x: Tensor) -> dict[int, torch.export.Dim]:
+    """Return the axis of a bag's images, which is as free as the batch."""
+    bag = any(isinstance(part, BagEncoder) for part in module.modules())
+    return {1: torch.export.Dim("images")} if bag and x.ndim == BAG_AXES and x.shape[1] > 1 else {}
 
 
 @contextmanager

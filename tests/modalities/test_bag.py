@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from medmm.cli import app
 from medmm.columns import ImageSpec
 from medmm.encoders.bag import BagEncoder
-from medmm.errors import ConfigError, DicomRefusal
+from medmm.errors import ConfigError, DataError, DicomRefusal
 from medmm.modalities.bag import Bag, BagSettings
 from medmm.modalities.image import Image, ImageSettings
 from medmm.network.export import export
@@ -185,6 +185,11 @@ def test_the_graph_is_the_network(tmp_path: Path) -> None:
     expected = network.encode("views", bags).detach().numpy()
     assert runtime.encode("views", bags.numpy()) == pytest.approx(expected, abs=1e-5)
     assert runtime.encode("views", bags.numpy(), together=True) == pytest.approx(expected, abs=1e-5)
+    assert runtime.encode("views", bags[:, :2].numpy()) == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(DataError, match="the network takes"):
+        runtime.encode("views", bags[..., :8].numpy())
+    with pytest.raises(DataError, match="the network takes"):
+        runtime.encode("views", bags[0].numpy())
 
 
 COHORT = """
