@@ -105,11 +105,7 @@ def attack(
         pairs, tried = pairs + alike, tried + pixels
     else:
         notes.append("pixels were not read; `medmm cohort check --red-team` looks for copies among images")
-    if splits is None:
-        try:
-            splits = divide(cohort)
-        except DataError as error:
-            notes.append(f"no splits to look at: {error}")
+    splits = splits or _drawn(cohort, notes)
     clocks = unread_clocks(cohort.spec, root)
     names = [outcome] if outcome else list(cohort.spec.outcomes)
     found = []
@@ -125,6 +121,15 @@ def attack(
             replace(told, findings=tuple(ranked([*told.findings, *more])), notes=(*notes, *told.notes))
         )
     return found
+
+
+def _drawn(cohort: Cohort, notes: list[str]) -> Splits | None:
+    """Return the division that the specification draws; a note where it cannot be."""
+    try:
+        return divide(cohort)
+    except DataError as error:
+        notes.append(f"no splits to look at: {error}")
+        return None
 
 
 def _attack_one(
