@@ -16,6 +16,7 @@ from medmm.cohort.spec import CohortSpec
 from medmm.columns import Declared
 from medmm.errors import ConfigError
 from medmm.modality import Declaration, Modality, modality_class
+from medmm.modality import kinds as installed
 from medmm.recipe.fusion import (
     Concat,
     Fusion,
@@ -133,6 +134,9 @@ class Recipe(Declared):
                 f"fusion `{self.fusion.kind}` joins several modalities, and there is only"
                 f" {', '.join(self.modalities)}; name another one, or leave `fusion` out"
             )
+        kinds = {name: block["kind"] for name, block in self.modalities.items()}
+        if set(kinds.values()) <= set(installed()):  # an unknown kind is refused where it is built
+            check_modalities(self.fusion, {name: modality_class(kind).gives for name, kind in kinds.items()})
         return self
 
     @field_validator("modalities")
@@ -161,7 +165,6 @@ class Recipe(Declared):
             where = f"recipe {self.name}, modalities.{name}"
             built[name] = cls(name, validated(cls.Settings, settings, where=where), declarations[name])
             built[name].folder = self._folder
-        check_modalities(self.fusion, built)
         return built
 
 

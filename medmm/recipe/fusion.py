@@ -11,8 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from medmm.columns import Declared
-from medmm.errors import ConfigError
-from medmm.modality import Form, Modality
+from medmm.modality import Form
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=1024)]
@@ -205,27 +204,30 @@ Fusion = Annotated[
 """Every fusion, told apart by ``kind``."""
 
 
-def check_modalities(fusion: Joint | LateMean | LateStack, modalities: Mapping[str, Modality]) -> None:
+def check_modalities(fusion: Joint | LateMean | LateStack, gives: Mapping[str, tuple[Form, ...]]) -> None:
     """Refuse a fusion of modalities that do not give what it needs.
 
+    Args:
+        gives: per modality, what its encoder can give (:attr:`medmm.modality.Modality.gives`).
+
     Raises:
-        ConfigError: naming what is missing and what to do.
+        ValueError: naming what is missing and what to do.
     """
+    names = ", ".join(gives)
     for form in fusion.needs:
-        if not any(form in modality.gives for modality in modalities.values()):
-            given = {"map": "a feature map (an image)", "tokens": "one token per field (a table)"}[form]
-            raise ConfigError(
-                f"fusion `{fusion.kind}` needs a modality that gives {given}, and none of"
-                f" {', '.join(modalities)} does; add one, or take `concat` or `late_stack`"
+        if not any(form in forms for forms in gives.values()):
+            wanted = {"map": "a feature map (an image)", "tokens": "one token per field (a table)"}[form]
+            raise ValueError(
+                f"fusion `{fusion.kind}` needs a modality that gives {wanted}, and none of {names} does;"
+                " add one, or take `concat` or `late_stack`"
             )
-    if "map" in fusion.needs and all("map" in modality.gives for modality in modalities.values()):
-        raise ConfigError(
-            f"fusion `{fusion.kind}` turns an image by another modality, and {', '.join(modalities)} are all"
-            " images; add a table, or take `concat` or `late_stack`"
+    if "map" in fusion.needs and all("map" in forms for forms in gives.values()):
+        raise ValueError(
+            f"fusion `{fusion.kind}` turns an image by another modality, and {names} are all images;"
+            " add a table, or take `concat` or `late_stack`"
         )
-    unknown = sorted(set(getattr(fusion, "weights", {})) - set(modalities))
+    unknown = sorted(set(getattr(fusion, "weights", {})) - set(gives))
     if unknown:
-        raise ConfigError(
-            f"fusion `{fusion.kind}` weighs {unknown[0]!r}, which the recipe does not have;"
-            f" it has {', '.join(modalities)}"
+        raise ValueError(
+            f"fusion `{fusion.kind}` weighs {unknown[0]!r}, which the recipe does not have; it has {names}"
         )
