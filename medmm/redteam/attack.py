@@ -206,10 +206,13 @@ def _measured(question: Question, tried: Sequence[Column], progress: Progress | 
     for (family, _), same in single.items():
         alias = f" (the same as {', '.join(column.name for column in same[1:4])})" if len(same) > 1 else ""
         jobs.append(((same[0],), family, same[0].name + alias))
-    for family in GROUP_NAMES:
-        members = tuple(same[0] for (of, _), same in single.items() if of == family)
-        if len(members) > 1:
-            jobs.append((members, family, group_name(family)))
+    together: dict[tuple[Family, str], list[Column]] = defaultdict(list)
+    for (family, _), same in single.items():
+        block = same[0].name.partition(": ")[0] if same[0].eligible is not None else ""
+        together[family, block].append(same[0])
+    for (family, block), several in together.items():
+        if family in GROUP_NAMES and len(several) > 1:
+            jobs.append((tuple(several), family, f"{block}: " * bool(block) + group_name(family)))
     found = []
     for done, (members, family, what) in enumerate(jobs):
         strong = strength(question, members)

@@ -170,7 +170,12 @@ def _told_by(question: Question, column: Column, seen: Sequence[Column]) -> Stre
         labels = np.nan_to_num(column.numbers, nan=middle) > middle
     else:
         labels = column.words[0] == 0
-    return strength(Question(labels, question.keys, question.folds), seen)
+    blocks: dict[str, list[Column]] = {}
+    for header in seen:
+        blocks.setdefault(header.name.partition(": ")[0], []).append(header)
+    asked = Question(np.asarray(labels, dtype=bool), question.keys, question.folds)
+    told = [found for headers in blocks.values() if (found := strength(asked, headers)) is not None]
+    return max(told, key=lambda found: found.auroc.lower, default=None)
 
 
 def clock_rule(clocks: Sequence[UnreadClock]) -> Iterator[Finding]:
