@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from medmm.cohort.archive import Archive, Candidate, Choice, candidates
+from medmm.cohort.candidates import ODD_YEARS
 from medmm.cohort.flow import Account, Finding, Flow
 from medmm.cohort.moments import Moment
 from medmm.cohort.notes import Written, read_notes
 from medmm.cohort.opened import Opened
 from medmm.cohort.site import pseudonym
 from medmm.cohort.spec import CohortSpec, Exclusion
-from medmm.cohort.window import ODD_YEARS, Results, keys, look_back
+from medmm.cohort.window import Results, keys, look_back
 from medmm.columns import MISSING, FieldSpec, ResultSpec, Status, Value
 from medmm.modality import Declaration
 from medmm.sample import Absence, NotesSource, Patient, Source, TimedSeries
@@ -134,11 +135,12 @@ def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
     results, notes = _long_tables(opened, {subject: predictions[subject] for subject in kept})
     if spec.records and not opened.restricted:
         reader.check(spec.records)
+    tables = _tables(spec, results, notes)
     patients = tuple(
         Patient(
             subject,
             pseudonym(key, subject),
-            _tables(spec, rows.get(subject, {}), results, notes, place)
+            tables(rows.get(subject, {}), place)
             | {block: archive.source(block, chosen[subject][block], key) for block in spec.images},
             {name: found[subject] for name, found in labels.items() if subject in found},
             {name: rows[subject][name].text for name in spec.subgroups},
@@ -150,7 +152,7 @@ def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
         archive.account(chosen),
         Account("results", results.total, dict(results.fates)),
         notes.account,
-        _undated(spec, patients),
+        _undated(spec, patients, results),
         _unparsable(reader.unparsable, results),
         dict(clocks),
         tuple(_findings(opened, results, kept, predictions, excluded, key)),
@@ -277,21 +279,26 @@ def _long_tables(opened: Opened, kept: Mapping[str, Moment]) -> tuple[Results, W
 
 
 def _tables(
-    spec: CohortSpec, row: Mapping[str, Value], results: Results, notes: Written, place: int
-) -> dict[str, Source]:
-    """What the tables say of the subject at a position among the kept ones."""
-    sources: dict[str, Source] = {}
+    spec: CohortSpec, results: Results, notes: Written
+) -> Callable[[Mapping[str, Value], int], dict[str, Source]]:
+    """Return what tells, of a row of the records and a position among the kept, what the tables say."""
     offered = declarations(spec)
-    if "records" in offered:
-        sources["records"] = {name: row[name] for name in inputs(spec.records.fields if spec.records else {})}
-    if "biomarkers" in offered:
-        names = keys(inputs(spec.biomarkers.results if spec.biomarkers else {}))
-        sources["biomarkers"] = results.rows.get(place) or dict.fromkeys(names, MISSING)
-    if "series" in offered:
-        sources["series"] = results.courses.get(place) or Absence("no_results")
-    if "notes" in offered:
-        sources["notes"] = notes.texts.get(place) or Absence("no_notes")
-    return sources
+    fields = list(inputs(spec.records.fields)) if spec.records else []
+    nothing = dict.fromkeys(keys(inputs(spec.biomarkers.results)) if spec.biomarkers else (), MISSING)
+
+    def told(row: Mapping[str, Value], place: int) -> dict[str, Source]:
+        sources: dict[str, Source] = {}
+        if "records" in offered:
+            sources["records"] = {name: row[name] for name in fields}
+        if "biomarkers" in offered:
+            sources["biomarkers"] = results.rows.get(place) or dict(nothing)
+        if "series" in offered:
+            sources["series"] = results.courses.get(place) or Absence("no_results")
+        if "notes" in offered:
+            sources["notes"] = notes.texts.get(place) or Absence("no_notes")
+        return sources
+
+    return told
 
 
 def _subjects(everybody: set[str], kept: Sequence[str], excluded: Mapping[str, str]) -> Account:
@@ -331,10 +338,12 @@ def _findings(
             yield Finding(f"{opened.spec.subjects.table}: ids {where}", len(those), such_as(those))
 
 
-def _undated(spec: CohortSpec, patients: Sequence[Patient]) -> dict[str, int]:
-    counts: dict[str, int] = {}
+def _undated(spec: CohortSpec, patients: Sequence[Patient], results: Results) -> dict[str, int]:
+    counts = {"biomarkers": results.undated} if results.undated else {}
     for patient in patients:
         for block, source in patient.sources.items():
+            if block == "biomarkers":
+                continue  # counted where all of them lie together
             if isinstance(source, Mapping):
                 count = sum(value.undated for value in source.values())
             else:

@@ -91,6 +91,18 @@ class Engine:
             raise _unreadable(what, error) from None
         return found
 
+    def arrays(self, sql: str) -> dict[str, Any]:
+        """Return the columns of a query as numpy arrays, masked where a cell is NULL.
+
+        Raises:
+            DataError: as :meth:`run`.
+        """
+        try:
+            found: dict[str, Any] = self._execute(sql, (), "the tables").fetchnumpy()
+        except self._error as error:
+            raise _unreadable("the tables", error) from None
+        return found
+
     def put(self, name: str, columns: Mapping[str, tuple[str, Sequence[Any]]]) -> None:
         """Make a temporary table of Python values: ``{column: (SQL type, values)}``."""
         parts = ", ".join(f"unnest(?::{kind}[]) AS {quoted(column)}" for column, (kind, _) in columns.items())

@@ -7,7 +7,7 @@ import codecs
 import csv
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medmm.errors import UNUSABLE_PATH, ConfigError, DataError, told
@@ -31,6 +31,8 @@ class Table:
         columns: as the file names them.
         relation: the SQL that reads it, every column VARCHAR, an empty cell NULL.
         canonical: whether a source has given its columns their meaning, so that none needs a role.
+        native: the same with the types of the file, where it has any.
+        kinds: those types, by column.
         remark: what a person should know about how it was read; empty when nothing.
     """
 
@@ -39,6 +41,8 @@ class Table:
     relation: str
     canonical: bool = False
     remark: str = ""
+    native: str = ""
+    kinds: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def where(self, conditions: Where) -> Table:
         """Return the rows whose columns hold the words asked for.
@@ -53,7 +57,8 @@ class Table:
         for column, words in conditions.items():
             listed = ", ".join(literal(word) for word in ((words,) if isinstance(words, str) else words))
             parts.append(f"trim({quoted(column)}) IN ({listed})")
-        return replace(self, relation=f"(SELECT * FROM {self.relation} WHERE {' AND '.join(parts)})")
+        kept = f"(SELECT * FROM {self.relation} WHERE {' AND '.join(parts)})"
+        return replace(self, relation=kept, native="", kinds={})
 
     def require(self, columns: Iterable[str], *, why: str) -> None:
         """Check that columns exist.
@@ -98,9 +103,10 @@ def open_table(engine: Engine, root: Path, name: str) -> Table:
         raise DataError(f"{name} is no kind of table that is read; {', '.join(SUFFIXES)} are")
     if path.suffix.lower() == ".parquet":
         source = f"read_parquet({literal(str(path))})"
-        columns = tuple(row[0] for row in engine.rows(f"DESCRIBE SELECT * FROM {source}", what=name))
+        kinds = {row[0]: row[1] for row in engine.rows(f"DESCRIBE SELECT * FROM {source}", what=name)}
+        columns = tuple(kinds)
         cells = ", ".join(f"CAST({quoted(c)} AS VARCHAR) AS {quoted(c)}" for c in columns)
-        return Table(name, columns, f"(SELECT {cells} FROM {source})")
+        return Table(name, columns, f"(SELECT {cells} FROM {source})", native=source, kinds=kinds)
     encoding = _encoding(path, name)
     delimiter, columns = _header(path, name, encoding)
     types = ", ".join(f"{literal(column)}: 'VARCHAR'" for column in columns)

@@ -1,0 +1,140 @@
+"""The look-back join: 20 million results of 100,000 patients, 40 codes, 365 days, 5 summaries.
+
+medmm (units, plausible ranges, duplicates, accounts, as-of times) against DuckDB's bare query and pandas,
+each in a process of its own, from the same Parquet files, two threads. CPU seconds and peak memory.
+Limits: at most 1.2 times the bare query, ahead of pandas, at most 1.2 GB.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROWS, PATIENTS, CODES, DAYS = 20_000_000, 100_000, 40, 365
+SUMMARIES = ("last", "min", "max", "mean", "count")
+LIMIT_RATIO, LIMIT_MB = 1.2, 1200
+
+
+def generate(folder: Path, rows: int, patients: int) -> None:
+    """Write results.parquet and records.parquet, unsorted."""
+    import duckdb
+
+    with duckdb.connect(config={"memory_limit": "1GB", "threads": 2, "temp_directory": str(folder)}) as made:
+        made.execute("SET preserve_insertion_order = false")
+        made.execute(
+            f"""COPY (SELECT 'P' || lpad((hash(i * 7 + 1) % {patients})::VARCHAR, 7, '0') AS patient_id,
+            'LAB' || lpad((hash(i * 11 + 3) % {CODES})::VARCHAR, 2, '0') AS code,
+            round(exp(2.5 + (hash(i * 13 + 5) % 1000000) / 1000000.0), 3)::DOUBLE AS value, 'mg/L' AS unit,
+            TIMESTAMP '2022-01-01' + to_seconds((hash(i * 17 + 9) % (2 * 365 * 86400))::BIGINT) AS taken
+            FROM range({rows}) t(i)) TO '{folder}/results.parquet' (FORMAT parquet)"""
+        )
+        made.execute(
+            f"""COPY (SELECT 'P' || lpad(i::VARCHAR, 7, '0') AS patient_id,
+            TIMESTAMP '2023-01-01' + to_seconds((hash(i * 19 + 2) % (365 * 86400))::BIGINT) AS seen
+            FROM range({patients}) t(i)) TO '{folder}/records.parquet' (FORMAT parquet)"""
+        )
+
+
+def medmm(folder: Path, memory_mb: int) -> float:
+    """Join through cohort.yaml, as any cohort is joined."""
+    from medmm.cohort import link
+    from medmm.cohort.spec import CohortSpec
+    from medmm.sources import duck
+
+    duck.MEMORY_MB = memory_mb
+    result = {"role": "input", "unit": "mg/L", "plausible": [0, 1000], "window_days": DAYS}
+    spec = CohortSpec.model_validate(
+        {
+            "name": "benchmark",
+            "subjects": {"table": "records.parquet", "id": "patient_id"},
+            "prediction_time": {"table": "records.parquet", "column": "seen", "resolution": "second"},
+            "biomarkers": {
+                "table": "results.parquet",
+                "columns": {"code": "code", "value": "value", "unit": "unit", "time": "taken"},
+                "results": {
+                    f"lab{n}": result | {"code": f"LAB{n:02}", "summary": list(SUMMARIES)}
+                    for n in range(CODES)
+                },
+            },
+        }
+    )
+    cohort = link.link(spec, folder, key=b"k" * 32)
+    rows = (patient.sources["biomarkers"] for patient in cohort.patients[::1000])
+    return sum(row[f"lab{n}:last"].value or 0.0 for row in rows for n in range(CODES))  # type: ignore[index,union-attr]
+
+
+def bare(folder: Path, memory_mb: int) -> float:
+    """DuckDB's query alone: numbers as they stand, no account of anything."""
+    import duckdb
+
+    with duckdb.connect(
+        config={"memory_limit": f"{memory_mb}MB", "threads": 2, "temp_directory": str(folder)}
+    ) as c:
+        c.execute("SET preserve_insertion_order = false")
+        found = c.execute(
+            f"""SELECT r.patient_id, code, arg_max(value, taken) AS last, max(taken) AS as_of,
+            min(value) AS low,
+            max(value) AS high, avg(value) AS mean, count(*) AS n FROM '{folder}/results.parquet' e
+            JOIN '{folder}/records.parquet' r USING (patient_id)
+            WHERE taken <= seen AND taken >= seen - INTERVAL {DAYS} DAY GROUP BY ALL"""
+        ).fetchnumpy()
+    sampled = (found["patient_id"].astype("U8").astype("U8"), found["last"])
+    return float(sum(v for p, v in zip(*sampled, strict=True) if int(p[1:]) % 1000 == 0))
+
+
+def pandas(folder: Path, memory_mb: int) -> float:
+    """Merge, filter, sort, group."""
+    import pandas as pd
+
+    rows = pd.read_parquet(folder / "results.parquet", columns=["patient_id", "code", "value", "taken"])
+    rows = rows.merge(pd.read_parquet(folder / "records.parquet"), on="patient_id")
+    rows = rows[(rows.taken <= rows.seen) & (rows.taken >= rows.seen - pd.Timedelta(days=DAYS))]
+    found = rows.sort_values("taken").groupby(["patient_id", "code"]).value.agg(list(SUMMARIES)).reset_index()
+    return float(found["last"][found.patient_id.str[1:].astype(int) % 1000 == 0].sum())
+
+
+def measure(what: str, folder: Path, memory_mb: int) -> dict[str, float]:
+    """Run one contender in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.join_20m", what, str(folder), str(memory_mb)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def run(contender: str, folder: Path, memory_mb: int) -> None:
+    start = time.process_time()
+    total = {"medmm": medmm, "bare": bare, "pandas": pandas}[contender](folder, memory_mb)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(
+        json.dumps(
+            {
+                "cpu_s": time.process_time() - start,
+                "peak_mb": used.ru_maxrss / 1024,
+                "checksum": round(total, 3),
+            }
+        )
+    )
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="medmm-join-") as scratch:
+        folder = Path(scratch)
+        generate(folder, ROWS, PATIENTS)
+        found = {what: measure(what, folder, 512) for what in ("bare", "medmm", "pandas")}
+    for what, figures in found.items():
+        print(f"{what:7} {figures['cpu_s']:6.1f} CPU-s {figures['peak_mb']:7.0f} MB  {figures['checksum']}")
+    ratio = found["medmm"]["cpu_s"] / found["bare"]["cpu_s"]
+    print(f"medmm / DuckDB's bare query {ratio:.2f} (limit {LIMIT_RATIO})")
+    print(f"medmm / pandas {found['medmm']['cpu_s'] / found['pandas']['cpu_s']:.2f} (limit 1)")
+    print(f"peak {found['medmm']['peak_mb']:.0f} MB (limit {LIMIT_MB})")
+    same = abs(found["medmm"]["checksum"] - found["bare"]["checksum"]) < 0.01
+    if ratio > LIMIT_RATIO or found["medmm"]["peak_mb"] > LIMIT_MB or not same:
+        sys.exit("outside the limits" if same else "the results differ")
+
+
+if __name__ == "__main__":
+    main() if len(sys.argv) == 1 else run(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
