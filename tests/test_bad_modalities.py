@@ -120,6 +120,7 @@ def test_a_batch_of_one_is_a_batch(rehearse: Callable[..., Said]) -> None:
         (8, "{kind: cnn, channels: [4, 4, 4, 4]}", "shrinks each axis 16 times"),
         (16, "{kind: swin}", "shrinks each axis 32 times"),
         (40, "{kind: vit}", "`patch` 16 divides"),
+        (16, "{kind: cnn, channels: [4, 4, 4, 4]}", "which group norm turns to 0"),
     ],
 )
 def test_an_image_smaller_than_the_stride(

@@ -86,6 +86,12 @@ class Image(Modality):
                 " channels"
             )
         encoder = self.settings.encoder
+        if encoder.vanishes(self.settings.shape):
+            raise ConfigError(
+                f"modality {name!r}: {encoder.channels[-1]} channels of one voxel each are left of shape"
+                f" {self.settings.shape}, which group norm turns to 0; take a larger shape, fewer or wider"
+                " `channels`"
+            )
         if encoder.kind == "vit" and (
             any(size % encoder.patch for size in self.settings.shape) or encoder.width % encoder.heads
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 from typing import Annotated, Literal
@@ -50,6 +51,11 @@ class ImageEncoderSettings(Declared):
         if self.kind == "vit":
             return self.patch
         return 1 << len(self.channels) if self.kind == "cnn" else 32
+
+    def vanishes(self, shape: Sequence[int]) -> bool:
+        """Tell whether the last map is one voxel per channel, each a group of its own: its norm is 0."""
+        alone = 8 % self.channels[-1] == 0  # the "cnn" has up to eight groups
+        return self.kind == "cnn" and alone and max(shape) <= self.reduction
 
 
 class Augmentation(Declared):
