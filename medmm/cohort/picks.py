@@ -95,7 +95,7 @@ class Chosen:
     number: Floats
     raw: Floats
     offset: Floats
-    cell: Ints
+    cell: NDArray[np.int32]
 
 
 @dataclass(slots=True)
@@ -217,9 +217,11 @@ def _choose(block: Block, picked: Rows, start: Ints, stop: Ints, wanted: set[Sum
     for summary in wanted & found.keys():
         which = found[summary]
         number = picked.number[which]
-        raw = number if picked.raw is picked.number else picked.raw[which]
+        raw = picked.raw[which]
+        if np.array_equal(raw, number):
+            raw = number  # no unit was converted; there are millions of them
         offset = block.offset if summary == "last" else picked.offset[which]
-        block.chosen[summary] = Chosen(number, raw, offset, picked.cell[which])
+        block.chosen[summary] = Chosen(number, raw, offset, picked.cell[which].astype(np.int32))
 
 
 def _compute(block: Block, picked: Rows, start: Ints, stop: Ints, wanted: set[Summary]) -> None:

@@ -20,7 +20,7 @@ from medmm.sample import TimedSeries
 from medmm.sources.duck import Engine, quoted
 from medmm.sources.tables import Table
 
-ROWS_AT_ONCE = 1_500_000
+ROWS_AT_ONCE = 1_000_000
 """So many rows are summarised at a time."""
 
 
