@@ -19,8 +19,8 @@ from medmm.errors import FittingError
 from medmm.evaluation.calibrate import fit_platt
 from medmm.fitting import baselines
 from medmm.fitting.inputs import Inputs, Prepared, prepare_table
-from medmm.fitting.loop import History, Job, OnEpoch, can_select, fit_network, predict
-from medmm.fitting.partition import deal, set_aside
+from medmm.fitting.loop import History, Job, OnEpoch, fit_network, predict
+from medmm.fitting.partition import deal, select_set
 from medmm.fitting.stacking import fit_stack
 from medmm.modality import Modality
 from medmm.network.fusion import LateMean as WeightedMean
@@ -240,9 +240,7 @@ class _Split:
             self.modalities[name].warm_start(bare(network.encoders[name]))
         seed = self.problem.seed(job)
         keys = [self.problem.keys[row] for row in rows]
-        held = set_aside(labels[rows], keys, share=settings.select_share, seed=seed)
-        if not can_select(labels[rows][held]):
-            held[:] = False  # whom nobody can select on, everybody trains on
+        held = select_set(labels[rows], keys, share=settings.select_share, seed=seed)
         self.histories[job] = fit_network(
             Job(
                 name=job,

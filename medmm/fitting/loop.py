@@ -32,11 +32,6 @@ from medmm.recipe import Fitting
 CHECKPOINT_SECONDS = 10.0
 """Time between checkpoints of one network; small networks finish sooner and need none."""
 
-MIN_SELECT_PER_CLASS = 20
-"""With fewer of either class set aside, the loss that would choose the epoch is noise: nobody is set aside
-and every epoch of the cosine schedule runs, as nnU-Net does (Isensee et al. 2021). On twelve synthetic
-cohorts of 190 patients, 29 of them set aside, choosing the epoch cost the tables' network 0.03 in AUROC."""
-
 WARMUP_SHARE = 0.1
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -68,7 +63,8 @@ class Job:
     Attributes:
         name: a path-safe name, unique in the run ("fold0/zones").
         train: patients whose loss is descended.
-        select: patients whose loss chooses the epoch; disjoint from ``train``.
+        select: patients whose loss chooses the epoch; disjoint from ``train``. Where it is nobody every
+            epoch of the schedule runs and the last is kept.
         augment: per modality, a function of a batch and a generator, applied at training only.
         auxiliary: weight of the mean loss of the modalities' own heads.
         modulate: strength of the gradient modulation (:func:`medmm.network.branches.modulate`).
@@ -163,7 +159,7 @@ class _Fit:
         )
         self.network, self.optimizer = fabric.setup(self.fitted, optimizer)
         self.fabric = fabric
-        self.history = History(early_stopping=can_select(job.labels[job.select]))
+        self.history = History(early_stopping=bool(len(job.select)))
         self.best = _copy(job.network.state_dict())
         self.own: list[tuple[torch.Tensor, torch.Tensor]] = []
         positives = float(job.labels[job.train].sum())
@@ -360,12 +356,6 @@ def _placed(tensor: torch.Tensor, device: Any) -> torch.Tensor:
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     moved = tensor.to(device)
     return moved.contiguous(memory_format=formats[tensor.ndim]) if tensor.ndim in formats else moved
-
-
-def can_select(labels: Float64) -> bool:
-    """Tell whether the patients set aside, by their labels, can choose an epoch."""
-    positives = float(labels.sum())
-    return min(positives, len(labels) - positives) >= MIN_SELECT_PER_CLASS
 
 
 def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -51,7 +51,8 @@ class Fitting(Declared):
 
     Attributes:
         select_share: share of the training patients set aside to choose the epoch; never used for
-            calibration.
+            calibration. Where it is not given 0.15, if that is twenty of each class, else nobody: then
+            all epochs run.
         patience: epochs without a better loss on those patients before stopping.
     """
 
@@ -59,7 +60,7 @@ class Fitting(Declared):
     batch_size: Count = 32
     learning_rate: Positive = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    select_share: Annotated[float, Field(gt=0, le=0.5)] = 0.15
+    select_share: Annotated[float | None, Field(gt=0, le=0.5)] = None
     patience: Count = 25
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medmm.fitting.partition import deal, set_aside
+from medmm.fitting.partition import deal, select_set, set_aside
 
 strata = st.lists(st.sampled_from(["a", "b", "c"]), min_size=6, max_size=60)
 
@@ -36,3 +36,19 @@ def test_the_share_of_each_class_is_set_aside(count, seed):
     for label in (True, False):
         members = labels == label
         assert aside[members].sum() == round(0.2 * members.sum())
+
+
+def test_nobody_chooses_the_epoch_where_few_would_unless_the_recipe_asks():
+    keys = [f"{i:03}" for i in range(200)]
+    labels = (np.arange(200) % 4 == 0).astype(float)  # 50 events: 15 % of them are 8
+    assert not select_set(labels, keys, share=None, seed=0).any()
+    asked = select_set(labels, keys, share=0.2, seed=0)
+    assert labels[asked].sum() == 10
+    assert asked.sum() == 40
+    assert not select_set(labels, keys, share=0.04, seed=0).any()  # two events choose nothing
+
+
+def test_with_enough_of_each_class_some_choose_the_epoch():
+    labels = (np.arange(400) % 2).astype(float)
+    aside = select_set(labels, [f"{i:03}" for i in range(400)], share=None, seed=0)
+    assert aside.sum() == 60
