@@ -66,3 +66,17 @@ def test_completion_can_be_shown():
 
 def test_without_arguments_it_shows_the_doors():
     assert "train" in medmm().stdout
+
+
+def test_the_next_command_finds_the_same_data(tmp_path):
+    data, cohort = tmp_path / "my data", tmp_path / "cohort"
+    assert medmm("cohort", "synthesize", str(data), "--patients", "40").returncode == 0
+    (data / "cohort.yaml").rename(cohort.mkdir() or cohort / "cohort.yaml")
+    for door in (
+        ("check",),
+        ("table1", "--out", str(tmp_path)),
+        ("split", "--out", str(tmp_path / "splits.json")),
+    ):
+        done = medmm("cohort", door[0], str(cohort), "--root", str(data), *door[1:])
+        assert done.returncode == 0, done.stderr
+        assert f"--root '{data}'" in done.stderr

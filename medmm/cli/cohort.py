@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medmm.cli.common import CohortFolder, Root, out, progress, say_next
+from medmm.cli.common import CohortFolder, Root, out, progress, say_next, where
 
 if TYPE_CHECKING:
     from medmm.cohort.spec import CohortSpec
@@ -85,7 +85,10 @@ def check(
     if red_team:
         _attack(spec, folder, cohort, pages)
     else:
-        say_next(f"medmm cohort check {cohort} --red-team", "medmm train pipelines/… --dry-run")
+        say_next(
+            f"medmm cohort check {cohort}{where(root)} --red-team",
+            f"medmm train pipelines/…{where(root)} --dry-run",
+        )
 
 
 def _attack(spec: CohortSpec, root: Path, cohort: Path, folder: Path) -> None:
@@ -125,7 +128,7 @@ def split(
     splits.save(file)
     for line in lines(linked, splits):
         out.print(line, markup=False)
-    say_next(f"medmm train pipelines/… --splits {file}")
+    say_next(f"medmm train pipelines/…{where(root)} --splits {file}")
 
 
 @cohort_app.command(epilog="Example: medmm cohort table1 cohorts/x --root DATA --out reports")
@@ -152,4 +155,4 @@ def table1(
     for what, text in (("html", render_table1(table)), ("csv", table1_csv(table))):
         write_page(text, folder / f"{table.cohort}-table1.{what}")
         out.print(f"{what:<8} {folder / table.cohort}-table1.{what}", markup=False)
-    say_next(f"medmm cohort check {cohort} --red-team")
+    say_next(f"medmm cohort check {cohort}{where(root)} --red-team")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -57,6 +58,11 @@ def subjects_asked(given: list[str] | None) -> list[str] | None:
     if "-" in given and not read:
         raise typer.BadParameter("--patient - reads ids from standard input, and there was none")
     return [subject for subject in given if subject != "-"] + read
+
+
+def where(root: Path | None) -> str:
+    """Return the options that a next command needs to find the same data."""
+    return f" --root {quote(str(root))}" if root else ""
 
 
 def say_next(*commands: str) -> None:

@@ -18,6 +18,7 @@ from medmm.cli.common import (
     progress,
     say_next,
     subjects_asked,
+    where,
 )
 
 app = typer.Typer(
@@ -48,7 +49,8 @@ def init(
     for line in drafted.lines():
         out.print(line, markup=False)
     say_next(
-        f"answer the lines marked `# ?` in {folder}/cohort.yaml", f"medmm cohort check {folder} --root {data}"
+        f"answer the lines marked `# ?` in {folder}/cohort.yaml, and in the recipe before training",
+        f"medmm cohort check {folder}{where(data)}",
     )
 
 
@@ -93,13 +95,12 @@ def train(
             lines, runs = story.summary(trained), trained.run.parent
     for line in lines:
         out.print(line, markup=False)
-    where = f" --root {root}" if root else ""
     if dry_run:
-        say_next(f"medmm train {pipeline}{where}" + (f" --splits {splits}" if splits else ""))
+        say_next(f"medmm train {pipeline}{where(root)}" + (f" --splits {splits}" if splits else ""))
     else:
         say_next(
-            f"medmm score {trained.bundle} --cohort {planned.folder}{where} --out scores.parquet",
-            f"medmm explain {trained.bundle} --cohort {planned.folder}{where} --folds --out reports",
+            f"medmm score {trained.bundle} --cohort {planned.folder}{where(root)} --out scores.parquet",
+            f"medmm explain {trained.bundle} --cohort {planned.folder}{where(root)} --folds --out reports",
             f"mlflow ui --backend-store-uri {store(runs)}",
         )
 
@@ -138,9 +139,10 @@ def score(
         write_scores(scores, output)
         scored = sum(row.status == "scored" for row in scores)
         out.print(
-            f"patients {len(scores)} = {scored} scored + {len(scores) - scored} refused\nscores   {output}"
+            f"patients {len(scores)} = {scored} scored + {len(scores) - scored} refused\nscores   {output}",
+            markup=False,
         )
-        say_next(f"medmm explain {bundle} --cohort {cohort} --patient ID --out reports")
+        say_next(f"medmm explain {bundle} --cohort {cohort}{where(root)} --patient ID --out reports")
     if max_refused is not None:
         check_refused(scores, max_refused)
 
@@ -192,7 +194,7 @@ def evaluate(bundle: BundleFolder, cohort: CohortOption, root: Root = None) -> N
         lines = story(bundle, cohort, root=root, progress=bars)
     for line in lines:
         out.print(line, markup=False)
-    say_next(f"medmm explain {bundle} --cohort {cohort} --split held_out --out reports")
+    say_next(f"medmm explain {bundle} --cohort {cohort}{where(root)} --split held_out --out reports")
 
 
 @app.command(epilog="Example: medmm verify runs/x-…/bundle")
@@ -200,7 +202,7 @@ def verify(bundle: BundleFolder) -> None:
     """Check every byte of a bundle against its manifest."""
     from medmm.bundle import verify as check_manifest
 
-    out.print(f"bundle   {bundle} is as it was written\nsha256   {check_manifest(bundle)}")
+    out.print(f"bundle   {bundle} is as it was written\nsha256   {check_manifest(bundle)}", markup=False)
 
 
 @app.command(epilog="Example: medmm demo --out /tmp/demo")

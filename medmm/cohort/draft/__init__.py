@@ -27,7 +27,7 @@ class Draft:
         recipe: the recipe.yaml, or None when none was asked for.
         subjects: different subject ids.
         imaged: PatientIDs of the DICOM folders, and how many of them are subjects.
-        questions: the marked lines of cohort.yaml, by line number.
+        questions: the marked lines, each with its file and its number there.
     """
 
     cohort: Path
@@ -35,7 +35,7 @@ class Draft:
     id: str
     subjects: int
     imaged: tuple[int, int]
-    questions: tuple[tuple[int, str], ...]
+    questions: tuple[tuple[Path, int, str], ...]
 
     def lines(self) -> list[str]:
         """Return what a person reads at the end of `medmm init`."""
@@ -45,7 +45,7 @@ class Draft:
         need = f"{count} line{'s' if count != 1 else ''} marked ? need{'s' if count == 1 else ''} you"
         return [
             f"{self.subjects} subjects{match}; {need}",
-            *(f"  {self.cohort.name}:{number}  {question}" for number, question in self.questions),
+            *(f"  {file.name}:{number}  {question}" for file, number, question in self.questions),
         ]
 
 
@@ -75,16 +75,18 @@ def draft(
             raise OutputError(f"{path} exists already; name another folder, or delete it first")
     found = survey(Path(data_dir).resolve(), progress=progress)
     known = parts(found)
-    text = cohort_text(found, known, slug(out.resolve().name))
+    texts = {cohort: cohort_text(found, known, slug(out.resolve().name))}
+    if recipe is not None and pipeline is not None:
+        relative = Path(os.path.relpath(out.resolve(), pipeline.resolve())).as_posix()
+        texts[recipe] = recipe_text(found, known, pipeline.resolve().name, relative)
     try:
-        write_new(cohort, text)
-        if recipe is not None and pipeline is not None:
-            relative = os.path.relpath(out.resolve(), pipeline.resolve())
-            write_new(recipe, recipe_text(found, known, pipeline.resolve().name, Path(relative).as_posix()))
+        for path, text in texts.items():
+            write_new(path, text)
     except OSError as error:
         raise OutputError(f"{out} cannot be written ({error.strerror}); name another folder") from error
     questions = tuple(
-        (number, match.group(1))
+        (path, number, match.group(1))
+        for path, text in texts.items()
         for number, line in enumerate(text.splitlines(), 1)
         if (match := QUESTION.search(line))
     )
