@@ -32,6 +32,7 @@ class Entry:
         key: its name in the catalogue.
         code: LOINC.
         also: LOINC codes of the same analyte by another property, method or specimen.
+        in_units: of these, the unit of each that counts in another one, such as an amount of substance.
         label: in English.
         label_zh: in Chinese.
         unit: UCUM.
@@ -47,6 +48,7 @@ class Entry:
     key: str
     code: str
     also: tuple[str, ...]
+    in_units: Mapping[str, str]
     label: str
     label_zh: str
     unit: str
@@ -57,6 +59,10 @@ class Entry:
     plausible: Pair | None
     reference: Pair | None
     sources: Mapping[str, str]
+
+    def unit_of(self, code: str | None) -> str:
+        """Return the unit that a code of this test counts in; ``unit`` for any other word."""
+        return self.in_units.get((code or "").strip(), self.unit)
 
     def range_in(self, which: str, unit: str) -> Pair | None:
         """Return the "plausible" or "reference" range in another unit; None where there is none.
@@ -154,7 +160,8 @@ def _inherited(column: Mapping[str, Any], where: str, *, result: bool) -> dict[s
         offered["code"] = entry.code
     number = result or own.get("kind", "number") == "number"
     if number and own.get("role") != "never":
-        unit = own.get("unit") or entry.unit
+        code = own.get("code")
+        unit = own.get("unit") or entry.unit_of(code if isinstance(code, str) else None)
         ranges = {which: _range_or_none(entry, which, unit) for which in ("plausible", "reference")}
         offered |= {"unit": unit} | {which: list(found) for which, found in ranges.items() if found}
         if result and entry.molar_mass_g_per_mol:
@@ -203,6 +210,7 @@ def _entry(key: str, values: Mapping[str, Any]) -> Entry:
         key,
         values["code"],
         tuple(values.get("also", ())),
+        dict(values.get("in_units", {})),
         values["label"]["en"],
         values["label"]["zh"],
         values["unit"],

@@ -75,6 +75,33 @@ def test_figures_that_everybody_knows() -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("crp", 450), ("creatine_kinase", 100_000), ("tsh", 300), ("ggt", 3000), ("amylase", 8000),
+        ("bilirubin_direct", 25), ("lymphocytes", 400), ("eosinophils", 60), ("monocytes", 80), ("ammonia", 1500),
+        ("neutrophils", 200), ("glucose", 15), ("lactate", 0.3), ("po2_arterial", 25), ("prothrombin_time", 9),
+        ("prothrombin_time", 120), ("anion_gap", 3), ("alt", 1), ("alkaline_phosphatase", 12),
+        ("troponin_t", 0.003), ("phosphate", 0.3), ("urea_nitrogen", 200), ("potassium", 9), ("platelets", 1500),
+    ],
+)  # fmt: skip
+def test_what_the_very_ill_have_is_not_called_implausible(key: str, value: float) -> None:
+    low, high = entries()[key].plausible or (0, 0)
+    assert low <= value <= high
+
+
+@pytest.mark.parametrize("entry", [e for e in EVERY if e.in_units], ids=lambda entry: entry.key)
+def test_a_code_in_another_unit_brings_that_unit_and_its_ranges(entry: Entry) -> None:
+    assert set(entry.in_units) <= set(entry.also)
+    assert set(entry.in_units.values()) <= set(entry.units)
+    for code, unit in entry.in_units.items():
+        for block in ("biomarkers", "records"):
+            found = spec({"code": code}, block=block)
+            assert (found.unit, found.reference) == (unit, entry.range_in("reference", unit))
+        assert spec({"code": code, "unit": entry.unit}).unit == entry.unit
+    assert spec({"code": entry.code}).unit == entry.unit
+
+
+@pytest.mark.parametrize(
     ("name", "key"),
     [
         ("Hgb", "hemoglobin"), ("serum_sodium", "sodium"), ("Serum Sodium", "sodium"), ("WBC", "leukocytes"),
@@ -101,8 +128,11 @@ def test_what_is_left_out_is_inherited_and_own_values_win() -> None:
     assert (own.unit, own.label, own.reference, own.code) == ("mmol/L", "Sugar", (4, 5), "14749-6")
     assert entry.plausible
     assert own.plausible == pytest.approx([value / 18.0156 for value in entry.plausible], rel=1e-4)
-    assert agreement(whole) == "plausible range (mimic), reference range (oxgp) from the catalogue's glucose"
-    assert agreement(own) == "plausible range (mimic) from the catalogue's glucose"
+    assert (
+        agreement(whole)
+        == "plausible range (mimic_outlier), reference range (oxgp) from the catalogue's glucose"
+    )
+    assert agreement(own) == "plausible range (mimic_outlier) from the catalogue's glucose"
     assert spec({"name": "sugar", "catalogue": "glucose"}).code is None
     assert spec({"code": "local-7"}).unit is None
     wide = spec({"catalogue": "hemoglobin"}, block="records")
