@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -52,8 +52,12 @@ def seal(
     run: Path,
     spec: CohortSpec,
     cohort_digest: str,
+    chosen: Mapping[str, Any] | None = None,
 ) -> str:
     """Make the final network, write its bundle and the local folder beside it; return the bundle's hash.
+
+    Args:
+        chosen: evidence that the model was chosen by, added to metrics.json.
 
     Raises:
         OutputError: if the place cannot be written.
@@ -74,7 +78,7 @@ def seal(
             name: _gate_json(_gate(problem, final, inputs, name, judgement)) for name in _pictured(problem)
         }
         bases = {each.kind: base_and_error(runtime, each)[0] for each in (whole, means)}
-        metrics = judgement.to_json() | {"gate": gates, "reference_bases": bases}
+        metrics = judgement.to_json() | {"gate": gates, "reference_bases": bases} | dict(chosen or {})
         bundle.write_json(folder / "bundle.json", description.model_dump(mode="json"))
         bundle.write_json(folder / "preprocess.json", bundle.preprocess_json(final.modalities))
         bundle.write_json(folder / "calibration.json", judgement.calibration.to_json())

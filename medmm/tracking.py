@@ -127,6 +127,20 @@ class Run:
             self._client.set_registered_model_alias(model_name, alias, made.version)
             return str(made.version)
 
+    def promote(self, model_name: str, version: str, alias: str) -> None:
+        """Point another alias, "champion", to a registered version; it leaves the version that had it.
+
+        Raises:
+            OutputError: if the tracking store fails.
+        """
+        with _explained():
+            self._client.set_registered_model_alias(model_name, alias, version)
+
+    def tag(self, name: str, value: str) -> None:
+        """Tag the run with a word; the caller vouches that it speaks of no patient."""
+        with _explained():
+            self._client.set_tag(self.run_id, _name(name), _plain(value))
+
     def _metrics(self, values: Iterable[tuple[str, float, int]]) -> None:
         from mlflow.entities import Metric
 

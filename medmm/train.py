@@ -12,26 +12,27 @@ from pathlib import Path
 
 import numpy as np
 
-from medmm import tracking
+from medmm import choosing, tracking
 from medmm.arrays import Ints
 from medmm.cohort.access import open_cohort
 from medmm.cohort.link import Cohort
 from medmm.cohort.spec import CohortSpec, data_root, load_spec
-from medmm.cohort.split import Splits, assign, decide
+from medmm.cohort.split import Splits, assign, check_folds, decide
 from medmm.columns import ImageSpec
 from medmm.dicom import certificate_summary
 from medmm.errors import ConfigError, OutputError, told
 from medmm.evaluation.subgroups import Subgroup
 from medmm.fitting.assemble import assemble, outer_folds, training_patients
 from medmm.fitting.candidates import Problem
-from medmm.fitting.crossval import OutOfFold, cross_validate, fits
-from medmm.fitting.judgement import Judgement, judge
+from medmm.fitting.crossval import OutOfFold, fits, repeat
+from medmm.fitting.judgement import Judgement
 from medmm.fitting.partition import deal
-from medmm.fitting.preflight import preflight
+from medmm.fitting.promotion import Decision
 from medmm.fitting.rehearsal import rehearse as rehearsed
 from medmm.recipe import LateStack, Recipe, check_outcome, cohort_folder, load_recipe
 from medmm.redteam.record import record
 from medmm.report import plots
+from medmm.report.choosing import choosing as chosen_sections
 from medmm.report.facts import FlowStep, Predictor, Provenance
 from medmm.report.images import Tile, contact_sheet
 from medmm.report.page import write_page
@@ -56,6 +57,8 @@ class Plan:
         folder: of the cohort.
         patients: those who are trained on.
         folds: ``[patient]``.
+        more: the folds of further repeats of the cross-validation.
+        notice: what must be known about few events; empty where they are not few.
     """
 
     folder: Path
@@ -66,6 +69,8 @@ class Plan:
     patients: Sequence[Patient]
     folds: Ints
     root: Path
+    more: tuple[Ints, ...] = ()
+    notice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,8 @@ class Trained:
     bundle: Path
     sha256: str
     judgement: Judgement
+    decision: Decision | None = None
+    notice: str = ""
 
 
 def plan(
@@ -101,13 +108,19 @@ def plan(
     linked, division = decide(linked, folder=folder, file=splits)
     cohort = assign(linked, division)
     patients = training_patients(cohort, recipe.outcome)
+    more: tuple[Ints, ...] = ()
     if smoke:
         recipe, patients = _smaller(recipe, patients)
+    else:
+        check_folds(linked, division, recipe.outcome)
+        more = choosing.further_folds(recipe, linked, division, patients)
     folds = outer_folds(patients)
     if smoke:
         labels = [f"{patient.targets[recipe.outcome]}" for patient in patients]
         folds = deal(labels, [patient.subject_id for patient in patients], folds=2, seed=recipe.seed)
-    return Plan(folder, recipe, linked.spec, cohort, division, patients, folds, data_root(linked.spec, root))
+    notice = choosing.notice(recipe, patients, len(more))
+    where = data_root(linked.spec, root)
+    return Plan(folder, recipe, linked.spec, cohort, division, patients, folds, where, more, notice)
 
 
 def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress | None = None) -> Trained:
@@ -134,22 +147,29 @@ def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress
             progress=progress,
             on_epoch=_epochs(progress, planned),
         )
-        notices = preflight(problem, planned.folds)
-        out_of_fold = cross_validate(problem, planned.folds)
-        judgement = _judge(problem, out_of_fold)
+        notices = choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
+        out_of_fold = repeat(problem, planned.folds, planned.more)
+        kept = (planned.cohort, run, planned.root, recipe.outcome, planned.splits)
+        worst = record(tracked, *kept) if register else None  # no smoke run
+        choice = choosing.choose(problem, out_of_fold, worst_finding=worst)
         sha256 = seal(
-            problem, out_of_fold, judgement, run=run, spec=planned.spec, cohort_digest=planned.cohort.digest
+            problem,
+            out_of_fold,
+            choice.judgement,
+            run=run,
+            spec=planned.spec,
+            cohort_digest=planned.cohort.digest,
+            chosen=choice.to_json(),
         )
         page = run / "training.html"
-        write_page(render_training(_page(planned, out_of_fold, judgement, sha256, notices)), page)
-        _track(tracked, planned, out_of_fold, judgement)
+        write_page(render_training(_page(planned, out_of_fold, choice, sha256, notices)), page)
+        _track(tracked, planned, out_of_fold, choice.judgement)
+        choosing.track(tracked, choice)
         _track_images(tracked, problem)
         tracked.text("training.html", page.read_text())
-        if register:  # no smoke run
-            record(tracked, planned.cohort, run, planned.root, recipe.outcome, planned.splits)
-        if register:
-            tracked.register(run / "bundle", recipe.name, alias="candidate")
-    return Trained(run, run / "bundle", sha256, judgement)
+        if worst is not None:
+            choosing.register(tracked, run / "bundle", recipe.name, choice.decision)
+    return Trained(run, run / "bundle", sha256, choice.judgement, choice.decision, planned.notice)
 
 
 def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> list[str]:
@@ -160,8 +180,8 @@ def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> 
     recipe = planned.recipe
     work, cache = runs / "rehearsal", runs / "cache"
     problem = assemble(recipe, planned.cohort, planned.patients, work=work, cache=cache, progress=progress)
-    notices = preflight(problem, planned.folds)
-    rehearsal = rehearsed(problem, planned.folds)
+    notices = choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
+    rehearsal = rehearsed(problem, planned.folds, again=len(planned.more))
     lines = [account.line() for account in planned.cohort.flow.accounts]
     positives = int(problem.labels.sum())
     lines.append(f"training {len(problem.labels)} patients, {positives} positive, {recipe.outcome}")
@@ -174,6 +194,7 @@ def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> 
     lines.append(
         f"cost     {rehearsal.networks} networks, at most {rehearsal.seconds / 60:.0f} minutes here, "
         f"{rehearsal.peak_gigabytes:.1f} GB"
+        + (f", {1 + len(planned.more)} cross-validations with other folds" if planned.more else "")
     )
     for name, prepared in problem.images.items():
         if not problem.modalities[name].pictured:
@@ -245,7 +266,7 @@ def _epochs(progress: Progress | None, planned: Plan) -> Callable[[str, int, Map
     epochs = planned.recipe.fitting.epochs
     declarations = planned.cohort.declarations
     tables = sum(not isinstance(declarations[name], ImageSpec) for name in planned.recipe.modalities)
-    total = epochs * fits(planned.recipe, tables, int(planned.folds.max()) + 1)
+    total = epochs * fits(planned.recipe, tables, (int(planned.folds.max()) + 1) * (1 + len(planned.more)))
     started: list[str] = []
 
     def report(name: str, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -257,22 +278,11 @@ def _epochs(progress: Progress | None, planned: Plan) -> Callable[[str, int, Map
     return report
 
 
-def _judge(problem: Problem, out_of_fold: OutOfFold) -> Judgement:
-    _, inputs = problem.fitted(np.arange(len(problem.labels)))
-    return judge(
-        problem.recipe,
-        out_of_fold,
-        problem.labels,
-        inputs.present,
-        names=list(problem.modalities),
-        images=list(problem.images),
-    )
-
-
 def _page(
-    planned: Plan, out_of_fold: OutOfFold, judgement: Judgement, sha256: str, notices: tuple[str, ...]
+    planned: Plan, out_of_fold: OutOfFold, choice: choosing.Choice, sha256: str, notices: tuple[str, ...]
 ) -> TrainingPage:
     """Fill the page about this run; no patient is on it."""
+    judgement = choice.judgement
     recipe, subjects = planned.recipe, planned.cohort.flow.subjects
     left = tuple((reason, count) for reason, count in subjects.parts.items() if reason != "kept")
     kept = subjects.parts.get("kept", 0)
@@ -312,6 +322,7 @@ def _page(
         predictors=tuple(sorted(predictors, key=lambda predictor: predictor.name != "fused")),
         decided=decided_table(judgement.figures, judgement.threshold),
         verdict=judgement.verdict,
+        chosen=chosen_sections(choice.evidence, choice.decision),
         curves=tuple(curves),
         settings=tuple((key, str(value)) for key, value in recipe.fitting.model_dump().items()),
         warnings=notices,
@@ -377,6 +388,7 @@ def summary(trained: Trained) -> list[str]:
     lines.append(
         judgement.verdict.sentence() if judgement.verdict else "no image to judge, or nothing beside it"
     )
+    lines += choosing.said(trained.decision, trained.notice)
     lines.append(f"report   {trained.run / 'training.html'}")
     lines += [f"bundle   {trained.bundle}", f"sha256   {trained.sha256}"]
     return lines

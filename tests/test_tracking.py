@@ -301,3 +301,21 @@ def test_a_server_serves_as_well(server: str, bundle: Path, tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt), tracked("remote", "stopped", uri=server):
         raise KeyboardInterrupt
     assert ("KILLED",) in rows(f"sqlite:///{tmp_path / 'server.db'}", "select status from runs")
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_only_a_model_that_meets_the_rules_is_champion(uri: str, bundle: Path, passed: bool) -> None:
+    from medmm.choosing import register
+    from medmm.fitting.promotion import Check, Decision
+
+    name = f"promoted_{passed}".lower()
+    with tracking.tracked("choosing", "one", uri=uri) as run:
+        register(run, bundle, name, Decision((Check("red_team", "at worst look", "x", passed),)))
+        run.tag("promotion", "champion" if passed else "candidate")
+    assert rows(uri, "SELECT value FROM tags WHERE key = ? AND run_uuid = ?", "promotion", run.run_id) == [
+        ("champion" if passed else "candidate",)
+    ]
+    aliases = {
+        alias for (alias,) in rows(uri, "SELECT alias FROM registered_model_aliases WHERE name = ?", name)
+    }
+    assert aliases == ({"candidate", "champion"} if passed else {"candidate"})

@@ -93,6 +93,14 @@ def by_site(members: Sequence[Member], settings: Settings) -> Places:
     return of | {m.subject: (HELD_OUT, -1) for site in held for m in sites[site]}
 
 
+def by_whole(members: Sequence[Member], settings: Settings) -> dict[str, int]:
+    """Return another division into folds of what must not be divided, in a seeded order whatever its size."""
+    wholes = _wholes(members)
+    shares = [1 / settings.folds] * settings.folds
+    placed = _balanced(wholes, shares, settings.seed, largest_first=False)
+    return {member.subject: part for whole, part in placed.items() for member in wholes[whole]}
+
+
 def by_time(members: Sequence[Member], settings: Settings) -> Places:
     """Hold out those with the latest prediction times, whole days; the others are drawn into folds.
 
@@ -164,7 +172,9 @@ def _drawn_sites(sites: Mapping[str, Sequence[Member]], settings: Settings) -> s
     return held
 
 
-def _balanced(wholes: Mapping[str, Sequence[Member]], shares: Sequence[float], seed: int) -> dict[str, int]:
+def _balanced(
+    wholes: Mapping[str, Sequence[Member]], shares: Sequence[float], seed: int, *, largest_first: bool = True
+) -> dict[str, int]:
     """Return the part of each whole: largest first, to where it leaves size and strata nearest their shares.
 
     An empty part comes first, so that none stays empty.
@@ -172,7 +182,7 @@ def _balanced(wholes: Mapping[str, Sequence[Member]], shares: Sequence[float], s
     totals = Counter(member.stratum for of in wholes.values() for member in of)
     filled = [Counter[tuple[str, ...]]() for _ in shares]
     placed: dict[str, int] = {}
-    ordered = sorted(wholes, key=lambda name: (-len(wholes[name]), _rank(seed, name)))
+    ordered = sorted(wholes, key=lambda name: (-len(wholes[name]) * largest_first, _rank(seed, name)))
     for name in ordered:
         adds = Counter(member.stratum for member in wholes[name])
 

@@ -7,7 +7,7 @@ every model, pairs of patients compared only inside the fold whose models scored
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -155,6 +155,14 @@ def verdict(
         differences=differences,
         margin=margin,
     )
+
+
+def with_figures(
+    found: Verdict, aurocs: Mapping[str, Estimate], differences: Mapping[str, Estimate]
+) -> Verdict:
+    """Return the verdict of the same comparison from other figures of it, such as the mean of repeats."""
+    deciding = [differences[name] for name in TABLE_ONLY if name in differences]
+    return replace(found, word=_word(deciding, found.margin), aurocs=aurocs, differences=differences)
 
 
 def _gain(fused: Measure, other: Measure) -> Measure:

@@ -83,10 +83,10 @@ def delong(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Estimate:
     """
     truth, values, _ = _checked(labels, scores, None)
     events, others = values[truth], values[~truth]
-    ranks = _midranks(np.concatenate([events, others]))
+    ranks = midranks(np.concatenate([events, others]))
     m, n = len(events), len(others)
-    by_event = (ranks[:m] - _midranks(events)) / n
-    by_other = 1 - (ranks[m:] - _midranks(others)) / m
+    by_event = (ranks[:m] - midranks(events)) / n
+    by_other = 1 - (ranks[m:] - midranks(others)) / m
     variance = (by_event.var(ddof=1) / m if m > 1 else 0) + (by_other.var(ddof=1) / n if n > 1 else 0)
     area, half = float(by_event.mean()), NORMAL_95 * float(np.sqrt(variance))
     return Estimate(area, max(0.0, area - half), min(1.0, area + half))
@@ -118,15 +118,29 @@ def performance(
         DataError: if an array is malformed, of one class, or no fold has a pair to compare.
     """
     truth, values, groups = _checked(labels, logits, folds)
+    measures = usual_measures(truth, values, groups, threshold=threshold)
+    return bootstrap(measures, truth, groups, resamples=resamples, seed=seed)
+
+
+def usual_measures(
+    truth: Bools, values: Float64, folds: Ints, *, threshold: float = 0.5
+) -> dict[str, Measure]:
+    """Return the measures of :func:`performance` as functions of patient weights.
+
+    Args:
+        truth: ``[patient]``.
+        values: ``[patient]``, log-odds.
+        folds: ``[patient]``.
+        threshold: probability at or above which a patient counts as predicted positive.
+    """
     risk = sigmoid(values)
-    measures: dict[str, Measure] = {
-        "auroc": auroc_measure(truth, values, groups),
-        "auprc": auprc_measure(truth, values, groups),
+    return {
+        "auroc": auroc_measure(truth, values, folds),
+        "auprc": auprc_measure(truth, values, folds),
         "brier": _mean_measure((risk - truth) ** 2),
         "log_loss": _mean_measure(_losses(truth, risk)),
         **_threshold_measures(truth, risk >= threshold),
     }
-    return bootstrap(measures, truth, groups, resamples=resamples, seed=seed)
 
 
 def has_pair(labels: Bools, folds: Ints) -> bool:
@@ -217,7 +231,8 @@ def _losses(truth: Bools, risk: Float64) -> Float64:
     return np.asarray(-np.log(np.clip(of_truth, SMALLEST_PROBABILITY, None)))
 
 
-def _midranks(values: Float64) -> Float64:
+def midranks(values: Float64) -> Float64:
+    """Return the rank of each value, 1 … n; equal values share the mean of their ranks."""
     ordered = np.sort(values)
     below, through = np.searchsorted(ordered, values), np.searchsorted(ordered, values, side="right")
     return np.asarray((below + through + 1) / 2)

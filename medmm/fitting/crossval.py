@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,11 +23,22 @@ class OutOfFold:
     Attributes:
         logits: per model, ``[patient]``; NaN where the model cannot score the patient.
         folds: ``[patient]``, the fold whose models scored the patient.
+        more: further repeats of the cross-validation, each with other folds; their networks are not kept.
     """
 
     logits: Mapping[str, Float64]
     folds: Ints
     splits: tuple[SplitFit, ...]
+    more: tuple[OutOfFold, ...] = ()
+
+    @property
+    def repeated_folds(self) -> Ints:
+        """The folds of every repeat, ``[repeat, patient]``."""
+        return np.stack([self.folds, *(repeat.folds for repeat in self.more)])
+
+    def repeated(self, model: str) -> Float64:
+        """Return a model's logits of every repeat, ``[repeat, patient]``."""
+        return np.stack([self.logits[model], *(repeat.logits[model] for repeat in self.more)])
 
     @property
     def histories(self) -> dict[str, History]:
@@ -35,11 +46,27 @@ class OutOfFold:
         return {name: history for split in self.splits for name, history in split.histories.items()}
 
 
-def cross_validate(problem: Problem, folds: Ints) -> OutOfFold:
+def repeat(problem: Problem, folds: Ints, more: Sequence[Ints]) -> OutOfFold:
+    """Cross-validate, and again with each other division; only the first one's networks are kept.
+
+    Args:
+        folds: ``[patient]``, 0 … K-1.
+        more: further divisions.
+    """
+    found = cross_validate(problem, folds)
+    others = [
+        replace(cross_validate(problem, other, f"repeat{place}/"), splits=())
+        for place, other in enumerate(more, start=2)
+    ]
+    return replace(found, more=tuple(others))
+
+
+def cross_validate(problem: Problem, folds: Ints, prefix: str = "") -> OutOfFold:
     """Fit every candidate on all folds but one, and score that one; for each fold.
 
     Args:
         folds: ``[patient]``, 0 … K-1.
+        prefix: of the fits' names, from which their seeds come.
 
     Raises:
         FittingError: if a fold has patients of one class only.
@@ -53,7 +80,7 @@ def cross_validate(problem: Problem, folds: Ints) -> OutOfFold:
             raise FittingError(
                 f"fold {fold + 1} has one class only ({positives} of {len(test)}); use fewer folds"
             )
-        split = fit_split(problem, np.flatnonzero(folds != fold), test, f"fold{fold}")
+        split = fit_split(problem, np.flatnonzero(folds != fold), test, f"{prefix}fold{fold}")
         for model, values in split.logits.items():
             logits.setdefault(model, np.full(len(folds), np.nan))[test] = values
         splits.append(split)

@@ -89,7 +89,7 @@ def judge(
     known = np.isfinite(fused)
     calibrated = np.full(len(labels), np.nan)
     calibrated[known] = cross_fitted(fused[known], labels[known], out_of_fold.folds[known])
-    chosen = _threshold(recipe.threshold, calibrated[known], labels[known])
+    chosen = log_odds_threshold(recipe.threshold, calibrated[known], labels[known])
     threshold = None if chosen is None else float(sigmoid(chosen))
     figures, counts = {}, {}
     for model, logits in out_of_fold.logits.items():
@@ -157,7 +157,7 @@ def _figures(recipe: Recipe, labels: Float64, logits: Float64, folds: Ints) -> d
     measured = partial(performance, resamples=recipe.comparison.resamples, seed=recipe.seed)
     calibrated = cross_fitted(logits, labels, folds)
     ranking, risks = measured(labels, logits, folds), measured(labels, calibrated, folds)
-    decided = measured(labels, calibrated - _cross_chosen(recipe.threshold, calibrated, labels, folds), folds)
+    decided = measured(labels, calibrated - cross_chosen(recipe.threshold, calibrated, labels, folds), folds)
     return (
         risks
         | {name: ranking[name] for name in ("auroc", "auprc")}
@@ -165,12 +165,12 @@ def _figures(recipe: Recipe, labels: Float64, logits: Float64, folds: Ints) -> d
     )
 
 
-def _cross_chosen(asked: Threshold | None, calibrated: Float64, labels: Float64, folds: Ints) -> Float64:
+def cross_chosen(asked: Threshold | None, calibrated: Float64, labels: Float64, folds: Ints) -> Float64:
     """Return the threshold of each patient in log-odds, ``[patient]``, chosen on the other folds."""
     chosen = np.zeros(len(labels))
     for fold in np.unique(folds):
         others = folds != fold
-        found = _threshold(asked, calibrated[others], labels[others])
+        found = log_odds_threshold(asked, calibrated[others], labels[others])
         chosen[folds == fold] = 0.0 if found is None else found
     return chosen
 
@@ -208,7 +208,7 @@ def _undecided(logits: Float64, folds: Ints) -> Float64:
     return filled
 
 
-def _threshold(asked: Threshold | None, calibrated: Float64, labels: Float64) -> float | None:
+def log_odds_threshold(asked: Threshold | None, calibrated: Float64, labels: Float64) -> float | None:
     """Return the log-odds to decide at: as stated, or the highest that reaches the sensitivity asked for."""
     if asked is None:
         return None

@@ -49,8 +49,12 @@ class Rehearsal:
     peak_gigabytes: float
 
 
-def rehearse(problem: Problem, folds: Ints) -> Rehearsal:
-    """Time a few training steps of every modality and add them up over the fits of the run."""
+def rehearse(problem: Problem, folds: Ints, *, again: int = 0) -> Rehearsal:
+    """Time a few training steps of every modality and add them up over the fits of the run.
+
+    Args:
+        again: further cross-validations, each with as many folds.
+    """
     everybody = np.arange(len(problem.labels))
     modalities, inputs = problem.fitted(everybody)
     settings, recipe = problem.recipe.fitting, problem.recipe
@@ -68,10 +72,10 @@ def rehearse(problem: Problem, folds: Ints) -> Rehearsal:
         repeats = (inner - 1) + 1  # each inner fit sees (inner - 1) / inner of the patients, the last one all
     else:
         repeats = 1 if isinstance(recipe.fusion, LateMean) else 2  # once alone, once in the joint network
-    repeats *= outer + (recipe.final_model == "refit")
+    repeats *= outer * (1 + again) + (recipe.final_model == "refit")
     steps = [np.ceil(cost.patients * share / settings.batch_size) * settings.epochs for cost in costs]
     seconds = sum(cost.seconds_per_step * n * repeats for cost, n in zip(costs, steps, strict=True))
-    networks = fits(recipe, len(problem.tables), outer)
+    networks = fits(recipe, len(problem.tables), outer * (1 + again))
     return Rehearsal(tuple(costs), networks, float(seconds), _peak_gigabytes())
 
 

@@ -17,6 +17,7 @@ from medmm.columns import Declared
 from medmm.errors import ConfigError
 from medmm.modality import Declaration, Modality, modality_class
 from medmm.modality import kinds as installed
+from medmm.recipe.choosing import Folds, Promotion
 from medmm.recipe.fusion import (
     Concat,
     Fusion,
@@ -31,9 +32,11 @@ __all__ = [
     "Concat",
     "Explanation",
     "Fitting",
+    "Folds",
     "Joint",
     "LateMean",
     "LateStack",
+    "Promotion",
     "Recipe",
     "Threshold",
     "check_outcome",
@@ -109,6 +112,8 @@ class Recipe(Declared):
         cohort: folder with cohort.yaml, relative to the recipe.
         outcome: the outcome of the cohort that is predicted.
         modalities: per block of the cohort, the settings of its modality (``kind`` names it).
+        folds: how often the training patients are divided.
+        promotion: what makes a model the champion; without it, a run only ever makes a candidate.
         final_model: ``fold_ensemble`` keeps the outer folds' networks; ``refit`` fits one on everybody.
     """
 
@@ -124,6 +129,8 @@ class Recipe(Declared):
     final_model: Literal["fold_ensemble", "refit"] = "fold_ensemble"
     comparison: Comparison = Comparison()
     explanation: Explanation = Explanation()
+    folds: Folds = Folds()
+    promotion: Promotion | None = None
     threshold: Threshold | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     _folder: Path = PrivateAttr(default=Path())

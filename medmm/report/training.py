@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from medmm.evaluation.subgroups import SMALL_CELL
+from medmm.report.choosing import Choosing
 from medmm.report.facts import FlowStep, Predictor, Provenance, Table
 from medmm.report.figures import learning
 from medmm.report.forest import of_differences, of_predictors
@@ -49,6 +51,7 @@ class TrainingPage:
         flow: inclusion flow, top to bottom.
         predictors: out-of-fold figures: fused first, then each modality alone, then the trees.
         decided: what deciding at the threshold gives, per predictor; or None.
+        chosen: availability grid, comparisons, net benefit and promotion; or None.
         verdict: whether the image earns its place, or None where there is no image.
         curves: learning curves.
         contact_sheet: PNG of what the network sees, from :func:`medmm.report.images.contact_sheet`; or empty.
@@ -64,6 +67,7 @@ class TrainingPage:
     predictors: tuple[Predictor, ...] = ()
     decided: Table | None = None
     verdict: Verdict | None = None
+    chosen: Choosing | None = None
     curves: tuple[LearningCurve, ...] = ()
     contact_sheet: bytes = b""
     settings: tuple[tuple[str, str], ...] = ()
@@ -107,6 +111,8 @@ def render_training(page: TrainingPage) -> str:
     return render(
         "training.html.j2",
         page=page,
+        chosen=page.chosen,
+        small_cell=SMALL_CELL,
         predictors=of_predictors(page.predictors) if page.predictors else None,
         differences=of_differences(page.verdict) if page.verdict else None,
         curves=_curves(page.curves[:MOST_CURVES]),

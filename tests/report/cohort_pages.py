@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from medmm.evaluation.availability import Cell
 from medmm.evaluation.calibrate import Agreement, agreement
 from medmm.evaluation.comparison import Verdict
 from medmm.evaluation.decisions import Operating
+from medmm.evaluation.paired import Benefit, DeLong
 from medmm.evaluation.resampling import Estimate
 from medmm.evaluation.subgroups import Subgroup
+from medmm.fitting.choosing import Compared, Evidence
+from medmm.fitting.promotion import Check, Decision
+from medmm.report.choosing import choosing
 from medmm.report.cohort import (
     CohortPage,
     Histogram,
@@ -59,6 +64,33 @@ PPV = Estimate(0.41, 0.36, 0.46)
 CALIBRATED = Agreement(
     0.29, 0.28, Estimate(0.02, -0.2, 0.2), Estimate(1.02, 0.8, 1.24), 0.16, np.empty(0), np.empty(0)
 )
+
+
+_DELONG = DeLong(Estimate(0.05, 0.01, 0.09), 0.014)
+EVIDENCE = Evidence(
+    cells=(
+        Cell("zones + records", "fused", 431, 123, Estimate(0.76, 0.7, 0.8), CALIBRATED),
+        Cell("zones + records", "zones", 431, 123, Estimate(0.7, 0.64, 0.75), CALIBRATED),
+        Cell("records", "fused", 631, 179, Estimate(0.63, 0.58, 0.68), CALIBRATED),
+        Cell("zones", "fused", 12, None, Estimate(0.6, 0.2, 0.9)),
+        Cell("nothing", "fused", None),
+    ),
+    compared=(
+        Compared("zones", "whom both score", 431, 123, Estimate(0.06, -0.01, 0.11), _DELONG),
+        Compared(
+            "trees",
+            "who have the image",
+            431,
+            123,
+            Estimate(0.14, 0.09, 0.19),
+            DeLong(Estimate(0.14, np.nan, np.nan), np.nan),
+        ),
+    ),
+    benefits={"treat all": Benefit(1062, *(Estimate(x, x - 0.02, x + 0.02) for x in (0.1, 0.13, 0.03)))},
+    risk=0.2,
+    repeats=3,
+)
+DECISION = Decision((Check("calibration_slope", "0.8 to 1.25", "0.70", False),))
 
 
 def _swarm() -> tuple[SwarmField, ...]:
@@ -170,6 +202,7 @@ def training_page(**changes: object) -> TrainingPage:
             "Out-of-fold, at a risk of 0.3.",
         ),
         "verdict": VERDICT,
+        "chosen": choosing(EVIDENCE, DECISION),
         "curves": (
             LearningCurve(
                 "fused, fold 1",

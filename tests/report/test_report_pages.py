@@ -272,6 +272,7 @@ def test_sections_without_values_are_left_out() -> None:
         contact_sheet=b"",
         settings=(),
         warnings=(),
+        chosen=None,
     )
     assert re.findall(r"<h2[^>]*>([^<]+)", empty) == ["Small print"]
 
@@ -307,3 +308,16 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert page.stat().st_mode & 0o077 == 0
     with pytest.raises(OutputError, match="cannot write a report"):
         write_page("x", page / "below.html")
+
+
+def test_the_training_page_says_how_the_model_was_chosen() -> None:
+    page = training()
+    for heading in ("Who has what", "Fused against each other model", "Net benefit", "Promotion"):
+        assert heading in page
+    assert "fewer than 11" in page  # a pattern of few
+    assert "+0.060 (-0.010 to +0.110)" in page
+    assert "+0.050 (+0.010 to +0.090)" in page
+    assert "candidate only: calibration_slope asks 0.8 to 1.25, found 0.70" in page
+    assert not re.search(r"\bnan\b", page)
+    assert "Mean of 3 cross-validations" in page
+    assert "Who has what" not in training(chosen=None)

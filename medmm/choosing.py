@@ -1,0 +1,132 @@
+"""From out-of-fold predictions to the evidence of a choice, and to the alias of the model in the registry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medmm.arrays import Ints
+from medmm.cohort.link import Cohort
+from medmm.cohort.split import Splits, redrawn
+from medmm.fitting.candidates import Problem
+from medmm.fitting.choosing import Evidence, weigh
+from medmm.fitting.crossval import OutOfFold
+from medmm.fitting.judgement import Judgement, judge
+from medmm.fitting.preflight import preflight
+from medmm.fitting.promotion import Decision, decide
+from medmm.fitting.repeats import notice as few_events
+from medmm.fitting.repeats import over_repeats
+from medmm.recipe import Recipe
+from medmm.report import plots
+from medmm.sample import Patient
+from medmm.tracking import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a run is judged by, and what follows from it.
+
+    Attributes:
+        judgement: over all repeats of the cross-validation.
+        evidence: availability grid, comparisons, net benefit.
+        decision: of the recipe's promotion rules; None where it has none.
+    """
+
+    judgement: Judgement
+    evidence: Evidence
+    decision: Decision | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is added to metrics.json."""
+        return self.evidence.to_json() | {"promotion": self.decision.to_json() if self.decision else None}
+
+
+def choose(problem: Problem, out_of_fold: OutOfFold, *, worst_finding: str | None) -> Choice:
+    """Judge the out-of-fold predictions and hold them against the recipe's rules.
+
+    Args:
+        worst_finding: worst grade of the red team's findings, or None where it did not look.
+    """
+    recipe, names, images = problem.recipe, list(problem.modalities), list(problem.images)
+    present = problem.fitted(np.arange(len(problem.labels)))[1].present
+    first = judge(recipe, out_of_fold, problem.labels, present, names=names, images=images)
+    found = over_repeats(first, recipe, out_of_fold, problem.labels, present, names=names, images=images)
+    evidence = weigh(
+        recipe, out_of_fold, problem.labels, present, names=names, images=images, verdict=found.verdict
+    )
+    decision = None
+    if recipe.promotion is not None:
+        decision = decide(
+            recipe.promotion, evidence, found.overall, singles=names, worst_finding=worst_finding
+        )
+    return Choice(found, evidence, decision)
+
+
+def further_folds(
+    recipe: Recipe, cohort: Cohort, splits: Splits, patients: Sequence[Patient]
+) -> tuple[Ints, ...]:
+    """Return the folds of the further cross-validations that a recipe asks for, ``[patient]`` each."""
+    divisions = redrawn(cohort, splits, recipe.folds.count(_rarer(recipe, patients)) - 1)
+    return tuple(np.array([of[p.subject_id] for p in patients], dtype=np.int64) for of in divisions)
+
+
+def notice(recipe: Recipe, patients: Sequence[Patient], again: int) -> str:
+    """Return what must be known about so few events; an empty text where they are not few."""
+    return few_events(_rarer(recipe, patients), 1 + again)
+
+
+def said(decision: Decision | None, told: str) -> list[str]:
+    """Return what a terminal says of few events and of the alias."""
+    lines = [f"notice   {told}"] if told else []
+    return lines + ([f"alias    {decision.sentence()}"] if decision else [])
+
+
+def checked(problem: Problem, divisions: Sequence[Ints], told: str) -> tuple[str, ...]:
+    """Look at every division before the first epoch; return what a reader must know, ``told`` first.
+
+    Raises:
+        FittingError: if a fold cannot be fitted or judged.
+    """
+    odd = [preflight(problem, folds) for folds in divisions]
+    return tuple(filter(None, (told, *odd[0])))
+
+
+def _rarer(recipe: Recipe, patients: Sequence[Patient]) -> int:
+    events = sum(patient.targets[recipe.outcome] == 1 for patient in patients)
+    return min(events, len(patients) - events)
+
+
+def track(run: Run, choice: Choice) -> None:
+    """Log the evidence: figures of each pattern, the grid as a picture, and all of it as JSON."""
+    cells = {f"{cell.pattern}: {cell.model}": cell.auroc for cell in choice.evidence.cells if cell.auroc}
+    run.final(
+        {
+            f"pattern.{cell.pattern}.{cell.model}.auroc": (found.value, found.lower, found.upper)
+            for cell in choice.evidence.cells
+            if (found := cell.auroc)
+        }
+    )
+    run.final(
+        {
+            f"net_benefit_gain.{name}": (found.gain.value, found.gain.lower, found.gain.upper)
+            for name, found in choice.evidence.benefits.items()
+        }
+    )
+    if cells:
+        run.figure("availability", plots.intervals(cells, title="AUROC by what patients have", reference=0.5))
+    run.text("choosing.json", json.dumps(choice.to_json(), indent=1))
+    if choice.decision is not None:
+        run.tag("promotion", choice.decision.word)
+        run.text("promotion", choice.decision.sentence())
+
+
+def register(run: Run, bundle: Path, name: str, decision: Decision | None) -> None:
+    """Register a bundle as ``candidate``, and as ``champion`` where the recipe's rules are met."""
+    made = run.register(bundle, name, alias="candidate")
+    if decision is not None and decision.passed:
+        run.promote(name, made, "champion")

@@ -1,0 +1,256 @@
+"""The evidence that a model is chosen by, all of it out-of-fold: grid, paired comparisons, net benefit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medmm.arrays import Bools, Float64, Ints
+from medmm.evaluation.availability import Cell, grid
+from medmm.evaluation.calibrate import cross_fitted
+from medmm.evaluation.comparison import FUSED, Verdict
+from medmm.evaluation.discrimination import has_pair
+from medmm.evaluation.paired import (
+    TREAT_ALL,
+    TREAT_NONE,
+    Benefit,
+    DeLong,
+    auroc_of_repeats,
+    benefit_of_deciding,
+    delong_difference,
+    net_benefit_gains,
+)
+from medmm.evaluation.resampling import Estimate, Measure, bootstrap
+from medmm.evaluation.subgroups import availability
+from medmm.fitting.crossval import OutOfFold
+from medmm.fitting.judgement import _triple, _undecided, cross_chosen
+from medmm.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The fused model against another one, twice: by the paired bootstrap and by DeLong.
+
+    Attributes:
+        rival: the other model.
+        asked_of: whom they are compared on.
+        gain: AUROC of the fused model less that of the rival, paired bootstrap.
+        delong: the same by DeLong.
+    """
+
+    rival: str
+    asked_of: str
+    patients: int
+    events: int
+    gain: Estimate
+    delong: DeLong
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a model is chosen by.
+
+    Attributes:
+        cells: every model on every availability pattern.
+        compared: the fused model against every other one, on those whom both score; and, where there is a
+            verdict, on those who have the image.
+        benefits: net benefit at the threshold, by policy.
+        risk: the threshold, or one half.
+        repeats: cross-validations behind all this.
+    """
+
+    cells: tuple[Cell, ...]
+    compared: tuple[Compared, ...]
+    benefits: Mapping[str, Benefit]
+    risk: float
+    repeats: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the evidence as JSON values, intervals as ``[value, lower, upper]``."""
+        return {
+            "repeats": self.repeats,
+            "availability": [_cell_json(cell) for cell in self.cells],
+            "comparisons": [
+                {
+                    "rival": found.rival,
+                    "of": found.asked_of,
+                    "patients": found.patients,
+                    "events": found.events,
+                    "bootstrap": _triple(found.gain),
+                    "delong": _triple(found.delong.gain),
+                    "delong_p": found.delong.p if math.isfinite(found.delong.p) else None,
+                }
+                for found in self.compared
+            ],
+            "net_benefit": {
+                "risk": self.risk,
+                "policies": {
+                    name: {
+                        "patients": found.patients,
+                        "own": _triple(found.own),
+                        "fused": _triple(found.fused),
+                        "gain": _triple(found.gain),
+                    }
+                    for name, found in self.benefits.items()
+                },
+            },
+        }
+
+
+WITH_BOTH = "whom both score"
+WITH_IMAGE = "who have the image"
+
+
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """Every repeat's logits and cross-fitted risks, ``[repeat, patient]``, and what they are judged by."""
+
+    recipe: Recipe
+    labels: Float64
+    folds: Ints
+    logits: Mapping[str, Float64]
+    calibrated: Mapping[str, Float64]
+
+
+def weigh(
+    recipe: Recipe,
+    out_of_fold: OutOfFold,
+    labels: Float64,
+    present: Bools,
+    *,
+    names: Sequence[str],
+    images: Sequence[str],
+    verdict: Verdict | None,
+) -> Evidence:
+    """Gather the evidence.
+
+    Args:
+        labels: ``[patient]``, 0 or 1.
+        present: ``[patient, modality]`` in the order of ``names``.
+        images: the modalities whose worth the verdict was about.
+        verdict: whose comparisons get DeLong's beside them; None without one.
+    """
+    folds = out_of_fold.repeated_folds
+    logits = {model: out_of_fold.repeated(model) for model in out_of_fold.logits}
+    calibrated = {model: calibrated_by_repeat(values, labels, folds) for model, values in logits.items()}
+    layers = _Layers(recipe, labels, folds, logits, calibrated)
+    known = np.isfinite(out_of_fold.logits[FUSED])
+    cells = grid(
+        labels[known],
+        folds[:, known],
+        availability(present[known], names),
+        {model: (logits[model][:, known], calibrated[model][:, known].mean(axis=0)) for model in logits},
+        resamples=recipe.comparison.resamples,
+        seed=recipe.seed,
+    )
+    compared = [found for model in logits if model != FUSED and (found := _compared(layers, model))]
+    if verdict is not None and verdict.differences:
+        rows = np.asarray(present[:, [names.index(image) for image in images]].all(axis=1))
+        compared += _beside(layers, verdict, rows)
+    risk, benefits = _benefits(layers)
+    return Evidence(cells, tuple(compared), benefits, risk, len(folds))
+
+
+def calibrated_by_repeat(logits: Float64, labels: Float64, folds: Ints) -> Float64:
+    """Return log-odds calibrated by the other folds of the same repeat, ``[repeat, patient]``; NaN stays."""
+    found = np.full(logits.shape, np.nan)
+    for repeat, (own, of) in enumerate(zip(logits, folds, strict=True)):
+        known = np.isfinite(own)
+        found[repeat, known] = cross_fitted(own[known], labels[known], of[known])
+    return found
+
+
+def filled_by_repeat(logits: Float64, folds: Ints) -> Float64:
+    """Return logits ``[repeat, patient]`` with a missing one at the median of its fold."""
+    return np.stack([_undecided(own, of) for own, of in zip(logits, folds, strict=True)])
+
+
+def _compared(layers: _Layers, model: str) -> Compared | None:
+    """Compare on everybody whom both score; None where nothing can be compared."""
+    fused, other = layers.logits[FUSED], layers.logits[model]
+    rows = np.isfinite(fused).all(axis=0) & np.isfinite(other).all(axis=0)
+    truth, folds = layers.labels[rows] == 1, layers.folds[:, rows]
+    if not all(has_pair(truth, of) for of in folds):
+        return None
+    one, two = (auroc_of_repeats(truth, values[:, rows], folds) for values in (fused, other))
+    comparison = layers.recipe.comparison
+    gain = bootstrap(
+        {"gain": less(one, two)},
+        truth,
+        folds[0],
+        resamples=comparison.resamples,
+        seed=layers.recipe.seed,
+    )["gain"]
+    test = delong_difference(truth, fused[:, rows], other[:, rows], folds)
+    return Compared(model, WITH_BOTH, len(truth), int(truth.sum()), gain, test)
+
+
+def less(one: Measure, other: Measure) -> Measure:
+    """Return the difference of two measures on the same patient weights."""
+    return lambda weights: np.asarray(one(weights) - other(weights))
+
+
+def _beside(layers: _Layers, verdict: Verdict, rows: Bools) -> list[Compared]:
+    """Set DeLong's comparison beside each of the verdict's."""
+    truth, folds = layers.labels[rows], layers.folds[:, rows]
+
+    def filled(model: str) -> Float64:
+        return filled_by_repeat(layers.logits[model][:, rows], folds)
+
+    return [
+        Compared(
+            model,
+            WITH_IMAGE,
+            verdict.patients,
+            verdict.events,
+            gain,
+            delong_difference(truth, filled(FUSED), filled(model), folds),
+        )
+        for model, gain in verdict.differences.items()
+    ]
+
+
+def _benefits(layers: _Layers) -> tuple[float, dict[str, Benefit]]:
+    """Return the median threshold as a risk, and every policy's net benefit there.
+
+    Each fold decides at the threshold that the other folds chose for the fused model, and all policies pay
+    the same price for a false positive.
+    """
+    recipe, fused = layers.recipe, layers.calibrated[FUSED]
+    known = np.isfinite(fused).all(axis=0)
+    labels, folds = layers.labels[known], layers.folds[:, known]
+    at = np.stack(
+        [
+            cross_chosen(recipe.threshold, own, labels, of)
+            for own, of in zip(fused[:, known], folds, strict=True)
+        ]
+    )
+    worth: dict[str, Float64] = {}
+    for model, calibrated in layers.calibrated.items():
+        own = calibrated[:, known]
+        decided = benefit_of_deciding(labels, own >= at, np.exp(at))
+        worth[model] = np.where(np.isfinite(own).all(axis=0), decided, np.nan)
+    mine = worth.pop(FUSED)
+    worth[TREAT_ALL] = benefit_of_deciding(labels, np.ones_like(at), np.exp(at))
+    worth[TREAT_NONE] = np.zeros(len(labels))
+    comparison = recipe.comparison
+    found = net_benefit_gains(labels, mine, worth, folds[0], resamples=comparison.resamples, seed=recipe.seed)
+    return float(1 / (1 + np.exp(-np.median(at)))), found
+
+
+def _cell_json(cell: Cell) -> dict[str, Any]:
+    found = cell.calibration
+    return {
+        "pattern": cell.pattern,
+        "model": cell.model,
+        "patients": cell.patients,
+        "events": cell.events,
+        "auroc": _triple(cell.auroc) if cell.auroc else None,
+        "calibration_intercept": _triple(found.intercept) if found else None,
+        "calibration_slope": _triple(found.slope) if found else None,
+        "expected_to_observed": cell.expected_to_observed,
+    }

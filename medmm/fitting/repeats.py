@@ -1,0 +1,134 @@
+"""The same judgement over repeats of the cross-validation, each with other folds.
+
+A patient has one prediction per repeat and remains one patient: ranking is measured inside the folds of each
+repeat and averaged over repeats, risks are calibrated inside each repeat and averaged per patient, and a
+resample draws patients with all their predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from medmm.arrays import Bools, Float64, Ints
+from medmm.calibration import sigmoid
+from medmm.evaluation.availability import grid
+from medmm.evaluation.calibrate import agreement, fit_platt
+from medmm.evaluation.comparison import FUSED, Verdict, with_figures
+from medmm.evaluation.discrimination import usual_measures
+from medmm.evaluation.paired import auroc_of_repeats, averaged
+from medmm.evaluation.resampling import Estimate, Measure, bootstrap
+from medmm.evaluation.subgroups import Subgroup, availability
+from medmm.fitting.choosing import calibrated_by_repeat, filled_by_repeat, less
+from medmm.fitting.crossval import OutOfFold
+from medmm.fitting.judgement import Judgement, cross_chosen, log_odds_threshold
+from medmm.recipe import Recipe
+from medmm.recipe.choosing import FEW_EVENTS
+
+RANKING = ("auroc", "auprc")
+DECIDED = ("accuracy", "recall", "specificity", "precision", "f1")
+
+
+def over_repeats(
+    judgement: Judgement,
+    recipe: Recipe,
+    out_of_fold: OutOfFold,
+    labels: Float64,
+    present: Bools,
+    *,
+    names: Sequence[str],
+    images: Sequence[str],
+) -> Judgement:
+    """Return the judgement with the figures of all repeats; one cross-validation is left as it was judged.
+
+    Args:
+        judgement: of the first cross-validation.
+        labels: ``[patient]``, 0 or 1.
+        present: ``[patient, modality]`` in the order of ``names``.
+        images: the modalities whose worth is asked for.
+    """
+    if not out_of_fold.more:
+        return judgement
+    folds, fused = out_of_fold.repeated_folds, out_of_fold.repeated(FUSED)
+    known = np.isfinite(fused).all(axis=0)
+    calibrated = calibrated_by_repeat(fused, labels, folds).mean(axis=0)
+    chosen = log_odds_threshold(recipe.threshold, calibrated[known], labels[known])
+    cells = grid(
+        labels[known],
+        folds[:, known],
+        availability(present[known], names),
+        {FUSED: (fused[:, known], calibrated[known])},
+        resamples=recipe.comparison.resamples,
+        seed=recipe.seed,
+    )
+    return replace(
+        judgement,
+        calibration=fit_platt(fused[:, known].mean(axis=0), labels[known]),
+        calibrated=calibrated,
+        figures={
+            model: _figures(recipe, labels, out_of_fold.repeated(model), folds)
+            for model in out_of_fold.logits
+        },
+        patterns=tuple(
+            Subgroup(cell.pattern, cell.patients, cell.events, cell.auroc, cell.calibration) for cell in cells
+        ),
+        overall=agreement(labels[known], calibrated[known]),
+        verdict=_verdict(judgement.verdict, recipe, out_of_fold, labels, _with(present, names, images)),
+        threshold=None if chosen is None else float(sigmoid(chosen)),
+    )
+
+
+def notice(events: int, repeats: int) -> str:
+    """Return what a reader must know about so few events; an empty text where they are not few."""
+    if events >= FEW_EVENTS:
+        return ""
+    few = f"{events} patients of the rarer class are fewer than {FEW_EVENTS}: no held-out claim is made"
+    if repeats > 1:
+        return f"{few}, and every figure is the mean of {repeats} cross-validations with other folds"
+    return (
+        f"{few}, and one division into folds leaves much to its luck; `folds: {{repeats: 3}}` in the recipe"
+        " gives the figure of three, at three times the cost"
+    )
+
+
+def _with(present: Bools, names: Sequence[str], images: Sequence[str]) -> Bools:
+    return np.asarray(present[:, [names.index(image) for image in images]].all(axis=1))
+
+
+def _figures(recipe: Recipe, labels: Float64, logits: Float64, folds: Ints) -> dict[str, Estimate]:
+    """Measure each repeat as one cross-validation is measured, and average on the same resampled patients."""
+    rows = np.isfinite(logits).all(axis=0)
+    truth, own, of = labels[rows] == 1, logits[:, rows], folds[:, rows]
+    calibrated = calibrated_by_repeat(own, labels[rows], of)
+    each: list[Mapping[str, Measure]] = []
+    for raw, risks, parts in zip(own, calibrated, of, strict=True):
+        decided = risks - cross_chosen(recipe.threshold, risks, labels[rows], parts)
+        ranked, weighed, cut = (usual_measures(truth, values, parts) for values in (raw, risks, decided))
+        each.append(
+            weighed | {name: ranked[name] for name in RANKING} | {name: cut[name] for name in DECIDED}
+        )
+    measures = {name: averaged([found[name] for found in each]) for name in each[0]}
+    return bootstrap(measures, truth, of[0], resamples=recipe.comparison.resamples, seed=recipe.seed)
+
+
+def _verdict(
+    first: Verdict | None, recipe: Recipe, out_of_fold: OutOfFold, labels: Float64, rows: Bools
+) -> Verdict | None:
+    if first is None or not first.aurocs:
+        return first
+    truth, folds = labels[rows] == 1, out_of_fold.repeated_folds[:, rows]
+    measures = {
+        model: auroc_of_repeats(truth, filled_by_repeat(out_of_fold.repeated(model)[:, rows], folds), folds)
+        for model in first.aurocs
+    }
+    gains = {f"{FUSED} - {name}": less(measures[FUSED], measures[name]) for name in first.differences}
+    found = bootstrap(
+        {**measures, **gains}, truth, folds[0], resamples=recipe.comparison.resamples, seed=recipe.seed
+    )
+    return with_figures(
+        first,
+        {name: found[name] for name in first.aurocs},
+        {name: found[f"{FUSED} - {name}"] for name in first.differences},
+    )

@@ -1,0 +1,116 @@
+"""What the training page says of the choice: availability grid, comparisons, net benefit, promotion."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from medmm.report.facts import Table
+from medmm.report.figures import Axis, axis_for, interval_row
+from medmm.report.wording import number
+
+if TYPE_CHECKING:
+    from medmm.evaluation.availability import Cell
+    from medmm.evaluation.resampling import Estimate
+    from medmm.fitting.choosing import Evidence
+    from medmm.fitting.promotion import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class GridRow:
+    """One line of the availability grid, ready for the page.
+
+    Attributes:
+        first: whether the pattern begins here.
+        bar: the AUROC's interval, or empty.
+    """
+
+    cell: Cell
+    first: bool
+    bar: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Choosing:
+    """The sections about the choice.
+
+    Attributes:
+        axis: of all bars of the grid.
+        rows: the availability grid.
+        tables: (anchor, heading, table) of the rest.
+        alias: what the model is registered as and why; empty where the recipe has no rule.
+    """
+
+    axis: Axis
+    rows: tuple[GridRow, ...]
+    tables: tuple[tuple[str, str, Table], ...]
+    alias: str
+
+
+def choosing(evidence: Evidence, decision: Decision | None) -> Choosing:
+    """Return the sections of the page."""
+    axis = axis_for([cell.auroc for cell in evidence.cells if cell.auroc], 0.5)
+    rows, before = [], ""
+    for cell in evidence.cells:
+        title = f"{cell.model}, patients with {cell.pattern}"
+        bar = interval_row(cell.auroc, axis, title) if cell.auroc else Markup("")
+        rows.append(GridRow(cell, cell.pattern != before, bar))
+        before = cell.pattern
+    tables = [
+        ("compared", "Fused against each other model", _comparisons(evidence)),
+        ("benefit", "Net benefit at the threshold", _benefits(evidence)),
+    ]
+    if decision is not None:
+        tables.append(("promotion", "Promotion", _promotion(decision)))
+    return Choosing(axis, tuple(rows), tuple(tables), decision.sentence() if decision else "")
+
+
+def _comparisons(evidence: Evidence) -> Table:
+    repeated = f" Mean of {evidence.repeats} cross-validations; intervals count each patient once."
+    return Table(
+        columns=("against", "patients", "n (events)", "bootstrap", "DeLong", "p"),
+        rows=tuple(
+            (
+                found.rival,
+                found.asked_of,
+                f"{found.patients} ({found.events})",
+                _signed(found.gain),
+                _signed(found.delong.gain),
+                "–" if math.isnan(found.delong.p) else number(found.delong.p, 3),
+            )
+            for found in evidence.compared
+        ),
+        note="Gain in AUROC of the fused model, out-of-fold, paired; 95 % intervals by the paired"
+        " bootstrap and by DeLong (1988). p is DeLong's, two-sided, for one comparison; not corrected"
+        " for their number." + (repeated if evidence.repeats > 1 else ""),
+    )
+
+
+def _benefits(evidence: Evidence) -> Table:
+    return Table(
+        columns=("policy", "n", "net benefit", "fused, on the same patients", "gain of fused"),
+        rows=tuple(
+            (name, f"{found.patients}", _signed(found.own), _signed(found.fused), _signed(found.gain))
+            for name, found in evidence.benefits.items()
+        ),
+        note=f"Per patient, deciding at a risk of {evidence.risk:.2g} (each fold at the threshold that the"
+        " other folds chose): true positives less false positives at the odds of that risk."
+        " Paired 95 % intervals.",
+    )
+
+
+def _promotion(decision: Decision) -> Table:
+    return Table(
+        columns=("rule", "asks", "found", "met"),
+        rows=tuple((c.rule, c.asked, c.found, "yes" if c.passed else "no") for c in decision.checks),
+        note=decision.sentence(),
+    )
+
+
+def _signed(found: Estimate) -> str:
+    if math.isnan(found.lower):
+        return f"{found.value:+.3f} (–)"
+    return f"{found.value:+.3f} ({found.lower:+.3f} to {found.upper:+.3f})"
