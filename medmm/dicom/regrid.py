@@ -16,8 +16,8 @@ from medmm.errors import DicomRefusal
 RESAMPLED = frozenset({"gantry_tilt", "missing_slices", "inconsistent_geometry"})
 """Refusals of a stack that resampling can answer."""
 MAX_GAP_STEPS = 3.0
-"""Widest gap, in usual slice steps, that is bridged: farther apart, two slices tell nothing of what is
-between them."""
+"""Widest gap, in usual slice steps and within :data:`JITTER_SHARE`, that is bridged: farther apart, two
+slices tell nothing of what is between them."""
 SAME_PIXEL = 0.02
 """A shift of less than this share of a pixel is none."""
 SAME_SLICE = 1e-3
@@ -38,7 +38,13 @@ class _Grid:
 
 
 def regrid(
-    values: Any, valid: Bools, positions: Float64, orientation: Sequence[float], spacing: Sequence[float]
+    values: Any,
+    valid: Bools,
+    positions: Float64,
+    orientation: Sequence[float],
+    spacing: Sequence[float],
+    *,
+    limit: int,
 ) -> tuple[Float32, Bools, Stack]:
     """Return a stack of parallel slices resampled linearly to an orthogonal, regular grid.
 
@@ -50,6 +56,7 @@ def regrid(
         positions: ``Float[slice 3]`` LPS mm, of each first pixel.
         orientation: six direction cosines, common to the slices.
         spacing: (between rows, between columns) in mm.
+        limit: most bytes of the new array, which may be larger than the old one along every axis.
 
     Returns:
         ``Float32[slice row column]``, where it is valid, and its grid.
@@ -60,6 +67,8 @@ def regrid(
     """
     grid = _grid(values.shape, positions, orientation, spacing)
     shape = (len(grid.places), *grid.shape)
+    if np.prod(shape, dtype=np.float64) * np.dtype(np.float32).itemsize > limit:
+        raise DicomRefusal("resource_limit", f"a resampled array of shape {shape} is above the limit")
     made, known = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
     step = grid.spacing_mm[2]
     after = np.searchsorted(grid.along, grid.places + SAME_SLICE * step)
@@ -90,7 +99,7 @@ def _grid(
     usual = float(np.median(steps))
     if usual <= 0 or steps.min() < JITTER_SHARE * usual:
         raise DicomRefusal("inconsistent_geometry", "slices lie at the same place")
-    if steps.max() > MAX_GAP_STEPS * usual:
+    if steps.max() > (MAX_GAP_STEPS + JITTER_SHARE) * usual:
         raise DicomRefusal("missing_slices", f"a gap of {steps.max():.1f} mm is too wide to be resampled")
     offsets = ordered - ordered[0]
     shifts = np.stack([offsets @ column / spacing[0], offsets @ row / spacing[1]], axis=1)

@@ -119,7 +119,8 @@ def _resampled(plan: Plan, values: Array, valid: Bools) -> tuple[Array, Bools, P
     if values.ndim > 3:
         raise DicomRefusal("inconsistent_geometry", "colour slices are not resampled")
     positions = np.array([plane.position for plane in plan.planes])
-    made, known, stack = regrid(values, valid, positions, first.orientation or (), first.spacing or ())
+    orientation, spacing = first.orientation or (), first.spacing or ()
+    made, known, stack = regrid(values, valid, positions, orientation, spacing, limit=MAX_VOLUME_BYTES)
     return made, known, replace(plan, stack=stack)
 
 

@@ -77,6 +77,23 @@ def test_rule_05_a_wide_gap_is_refused_even_when_resampling_is_asked_for(scanner
     )
 
 
+@pytest.mark.parametrize("start", [-123.4, 10.1, -0.7, 333.33])
+@pytest.mark.parametrize("step", [0.625, 0.7, 1.2, 3.3])
+def test_rule_05_two_missing_slices_are_bridged_wherever_decimals_round(scanner, step, start):
+    places = [round(start + step * number, 4) for number in range(12) if number not in (5, 6)]
+    scanner.stack(places)
+    volume = load(scanner.folder, resample=True)
+    assert volume.array.shape[2] == 12
+    assert volume.spacing_mm[2] == pytest.approx(step, rel=1e-3)
+
+
+def test_rule_34_a_resampled_array_is_bounded_as_any_other(scanner, refused, monkeypatch):
+    slope(scanner, [(0, float(z * COLUMNS), float(z)) for z in (0, 1)])
+    monkeypatch.setattr("medmm.dicom.volume.MAX_VOLUME_BYTES", 2 * ROWS * COLUMNS * 4)
+    refusal = refused(scanner.folder, lambda path: load(path, resample=True))
+    assert refusal.reason == "resource_limit"
+
+
 def test_a_regular_stack_is_not_touched_by_resampling(scanner):
     scanner.stack()
     plain, asked = load(scanner.folder), load(scanner.folder, resample=True)
