@@ -42,8 +42,8 @@ class Look:
 
     @property
     def pixels(self) -> int:
-        """Rows x columns x files: the size by which `largest` and ties are decided."""
-        return self.entry.rows * self.entry.columns * len(self.entry.files)
+        """Rows x columns x frames of all files: the size by which `largest` and ties are decided."""
+        return self.entry.rows * self.entry.columns * self.entry.frames
 
 
 def acquired(entry: SeriesEntry, image: ImageSpec) -> tuple[Moment | None, str]:

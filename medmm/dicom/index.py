@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from medmm.dicom.references import MaskReference, reference_of
 from medmm.dicom.walk import UNREADABLE, walk
 from medmm.errors import DicomRefusal, OutputError
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 PROGRESS_EVERY = 200
 """Files between two calls of ``progress``."""
 
@@ -56,16 +56,18 @@ class SeriesEntry:
 
     Attributes:
         orientation: the six direction cosines of ImageOrientationPatient, or ().
-        burned_in: "YES", "NO" or "".
-        study_date: DICOM text "YYYYMMDD" or "".
+        burned_in: "YES" where any file says so, else "NO" or "".
+        study_date: DICOM text "YYYYMMDD" or ""; this and every time below is the latest of the files: a
+            series is not known before its last image is.
         series_datetime: DICOM text "YYYYMMDD[HHMMSS.FFFFFF]" or "".
-        acquisition_datetime: as ``series_datetime``, of the first slice acquired.
+        acquisition_datetime: as ``series_datetime``.
         longitudinal_offset_days: LongitudinalTemporalOffsetFromEvent (0012,0052).
         longitudinal_event: LongitudinalTemporalEventType (0012,0053).
         files: paths relative to the scanned root, sorted.
         patient_ids: every PatientID seen under this UID; a series with more than one does not load.
         timezone_offset: TimezoneOffsetFromUTC (0008,0201), "&ZZXX" of every time above that has none of its
             own, or "" (PS3.3 C.12.1.1.8).
+        frames: how many frames all files hold; a file that states no number holds one.
     """
 
     patient_id: str
@@ -90,6 +92,7 @@ class SeriesEntry:
     files: tuple[str, ...]
     patient_ids: tuple[str, ...]
     timezone_offset: str = ""
+    frames: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +252,7 @@ def _facts(header: Header) -> _Facts:
         _finite(elements.numbers(tags.LONGITUDINAL_OFFSET)[:1]),
         elements.text(tags.LONGITUDINAL_EVENT),
         elements.text(tags.TIMEZONE_OFFSET),
+        elements.integer(tags.NUMBER_OF_FRAMES) or 1,
     )
     return common, acquired
 
@@ -294,10 +298,14 @@ def _series(files: list[FileEntry], facts: list[_Facts | None]) -> list[SeriesEn
 
 
 def _entry(uids: tuple[str, str], members: list[tuple[str, _Facts]]) -> SeriesEntry:
-    """Return one series; where its files disagree, the smallest facts speak, so that file order does not."""
-    first = min({common for _, (common, _) in members})
-    patients = sorted({common[1] for _, (common, _) in members})
-    acquired = min((moment for _, (_, moment) in members if moment), default="")
+    """Return one series; where its files disagree, most of them speak, so that file order does not.
+
+    A localizer among other images speaks for none of them: it is set aside when the series is loaded.
+    """
+    counts = Counter(common for _, (common, _) in members)
+    images = [common for common in counts if "LOCALIZER" not in common[6]] or list(counts)
+    first = min(images, key=lambda common: (-counts[common], common))
+    patients = sorted({common[1] for common in counts})
     return SeriesEntry(
         patient_id=patients[0][0],
         issuer=patients[0][1],
@@ -308,19 +316,20 @@ def _entry(uids: tuple[str, str], members: list[tuple[str, _Facts]]) -> SeriesEn
         body_part=first[4],
         description=first[5],
         image_type=first[6],
-        burned_in=first[7],
+        burned_in="YES" if any(common[7].upper() == "YES" for common in counts) else first[7],
         rows=first[8],
         columns=first[9],
         thickness_mm=first[10][0] if first[10] else None,
         orientation=first[11],
-        study_date=first[12],
-        series_datetime=first[13],
-        acquisition_datetime=acquired,
-        longitudinal_offset_days=first[14][0] if first[14] else None,
+        study_date=max(common[12] for common in counts),
+        series_datetime=max(common[13] for common in counts),
+        acquisition_datetime=max(moment for _, (_, moment) in members),
+        longitudinal_offset_days=max((days for common in counts for days in common[14]), default=None),
         longitudinal_event=first[15],
         files=tuple(path for path, _ in members),
         patient_ids=tuple(sorted({patient for patient, _ in patients})),
         timezone_offset=first[16],
+        frames=sum(common[17] * count for common, count in counts.items()),
     )
 
 

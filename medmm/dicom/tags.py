@@ -260,6 +260,7 @@ INDEXED = frozenset(
         IMAGE_ORIENTATION,
         ROWS,
         COLUMNS,
+        NUMBER_OF_FRAMES,
         BURNED_IN,
         SHARED_GROUPS,
         PER_FRAME_GROUPS,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -94,6 +95,24 @@ def test_first_and_largest(imaged: Any) -> None:
     for rule, offset in (("first", -60.0), ("largest", -51.0), ("last", -41.0), ("nearest", -41.0)):
         imaged.spec["images"]["ct"]["choose"] = rule
         assert _source(imaged.link()).offset_days == offset
+
+
+def test_the_largest_has_the_most_frames_in_however_many_files(imaged: Any) -> None:
+    write_series(_dicom(imaged), "001", slices=3, StudyDate="20240101")
+    pixels = np.zeros((4, 4, 4), np.uint16).tobytes()
+    write_series(_dicom(imaged), "001", slices=1, StudyDate="20240110", NumberOfFrames=4, PixelData=pixels)
+    imaged.spec["images"]["ct"]["choose"] = "largest"
+    assert _source(imaged.link()).offset_days == -51.0
+
+
+def test_a_series_that_ends_after_the_prediction_time_is_not_known_by_then(imaged: Any) -> None:
+    uid = write_series(_dicom(imaged), "001", slices=2, StudyDate="20240220", AcquisitionDate="20240220")
+    assert _source(imaged.link()).offset_days == -10.0
+    path = sorted(_dicom(imaged).glob(f"{uid[-6:]}-*.dcm"))[-1]
+    dataset = dcmread(path)
+    dataset.AcquisitionDate = "20240302"
+    dataset.save_as(path)
+    assert _source(imaged.link()) == Absence("later")
 
 
 def test_the_index_study_is_known_only_by_the_cohorts_word(imaged: Any) -> None:

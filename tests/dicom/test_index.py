@@ -74,6 +74,55 @@ def test_of_patient(archive):
     assert index.of_patient("nobody") == ()
 
 
+def test_rule_11_a_localizer_among_slices_does_not_speak_for_the_series(scanner):
+    slices = {"ImageType": ["ORIGINAL", "PRIMARY", "M"], "Modality": "MR"}
+    scanner.stack(**slices)
+    scanner.slice(Modality="MR", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], SliceThickness=9)
+    (series,) = scan(scanner.folder).series
+    assert (series.image_type, series.thickness_mm) == (("ORIGINAL", "PRIMARY", "M"), 2.5)
+    scouts = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesInstanceUID": generate_uid()}
+    scanner.slice(**scouts)
+    assert (
+        "LOCALIZER"
+        in {entry.series_uid: entry for entry in scan(scanner.folder).series}[
+            scouts["SeriesInstanceUID"]
+        ].image_type
+    )
+
+
+def test_rule_27_one_burnt_in_image_makes_a_series_burnt_in(scanner):
+    scanner.stack(BurnedInAnnotation="NO")
+    assert scan(scanner.folder).series[0].burned_in == "NO"
+    scanner.slice(BurnedInAnnotation="YES")
+    assert scan(scanner.folder).series[0].burned_in == "YES"
+
+
+def test_a_series_is_as_late_as_its_last_image(scanner):
+    for day in ("20200203", "20200301", "20200201"):
+        scanner.slice(
+            AcquisitionDate=day,
+            AcquisitionTime="101112",
+            SeriesDate=day,
+            StudyDate=day,
+            LongitudinalTemporalOffsetFromEvent=float(day[-3:]),
+        )
+    scanner.slice()
+    (series,) = scan(scanner.folder).series
+    assert series.acquisition_datetime == "20200301101112"
+    assert (series.series_datetime, series.study_date) == ("20200301", "20200301")
+    assert series.longitudinal_offset_days == 301
+
+
+def test_a_series_counts_the_frames_of_all_its_files(scanner, tmp_path):
+    scanner.stack()
+    other = {"SeriesInstanceUID": generate_uid(), "PatientID": "P2"}
+    for frames in (3, 4):
+        scanner.slice(pixels=np.zeros((frames, 3, 4), np.int16), **other)
+    for opened in (7, 0):
+        index = scan(scanner.folder, cache=tmp_path / "index")
+        assert (index.opened, [series.frames for series in index.series]) == (opened, [5, 7])
+
+
 def test_two_patients_under_one_series_are_both_named(scanner):
     scanner.slice(0.0)
     scanner.slice(2.5, PatientID="P2")
