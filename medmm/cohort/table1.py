@@ -140,7 +140,8 @@ def difference_of_numbers(first: Float64, second: Float64) -> float:
 def difference_of_categories(first: Float64, second: Float64) -> float:
     """Return the standardised difference of two rows of counts per level (Yang & Dalton 2012).
 
-    NaN where a group is empty, or nobody differs from anybody.
+    NaN where a group is empty, or nobody differs from anybody. Infinite where some levels tell the
+    group: the spread in that direction is 0, and its pseudoinverse alone would call the groups alike.
     """
     if not first.sum() or not second.sum():
         return math.nan
@@ -150,7 +151,11 @@ def difference_of_categories(first: Float64, second: Float64) -> float:
     if not len(p):
         return math.nan
     spread = (np.diag(p) - np.outer(p, p) + np.diag(q) - np.outer(q, q)) / 2
-    distance = float((p - q) @ np.linalg.pinv(spread) @ (p - q))
+    away = p - q
+    inverse = np.linalg.pinv(spread, rcond=1e-12, hermitian=True)
+    if np.abs(spread @ inverse @ away - away).max() > 1e-9:
+        return math.inf
+    distance = float(away @ inverse @ away)
     return math.sqrt(max(distance, 0.0))
 
 
@@ -258,7 +263,7 @@ def _differences(groupings: Mapping[str, Sequence[int]], counted, hide: Bools) -
         two = list(group)[:2]
         if len(two) == 2 and not hide[:, two].any():
             value = difference_of_categories(*(np.asarray(counted(g), np.float64) for g in two))
-            if math.isfinite(value):
+            if not math.isnan(value):
                 found[grouping] = value
     return found
 

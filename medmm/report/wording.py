@@ -85,8 +85,8 @@ def signed(value: float, decimals: int = 2) -> str:
 
 def number(value: float, decimals: int = 2) -> str:
     """Return a number with a true minus sign."""
-    text = f"{value:.{decimals}f}"
-    return text.replace("-", MINUS) if float(text) else text.lstrip("-")
+    text = f"{value:.{decimals}f}".replace("inf", "∞")
+    return text.replace("-", MINUS) if "∞" in text or float(text) else text.lstrip("-")
 
 
 def odds_ratio(log_odds: float) -> str:

@@ -56,6 +56,10 @@ def test_differences_are_those_of_the_papers() -> None:
     assert difference_of_categories(same, 3 * same) == pytest.approx(0, abs=1e-9)
     assert np.isnan(difference_of_numbers(np.ones(5), np.ones(5)))
     assert np.isnan(difference_of_categories(np.array([5.0, 0]), np.array([7.0, 0])))
+    # every site in one split only: the formula divides by 0, and 0.00 would say that the splits are alike
+    assert difference_of_categories(np.array([9.0, 0]), np.array([0, 9.0])) == np.inf
+    assert difference_of_categories(np.array([5.0, 5, 0, 0]), np.array([0, 0, 5.0, 5])) == np.inf
+    assert np.isfinite(difference_of_categories(np.array([9.0, 1, 0]), np.array([0, 1.0, 9])))
 
 
 def described(small: Any, rows: list[tuple[str, ...]], ill: list[str]) -> Table1:
@@ -114,6 +118,14 @@ def test_it_adds_up_and_names_nobody(small: Any) -> None:
     assert "'=1+1" in {line[3] for line in read}
     for line in found.flow:
         assert line[1] >= sum(count for _, count in line[2])
+
+
+def test_a_site_that_tells_the_outcome_is_an_infinite_difference(small: Any) -> None:
+    rows = [(f"{n}", "2024-03-01 12:00", "50", "m", ("north", "south")[n % 2]) for n in range(40)]
+    found = described(small, rows, [str(n % 2) for n in range(40)])
+    site = next(row for row in found.rows if row.field == "subgroup.site")
+    assert site.differences["ill"] == np.inf
+    assert "<strong>∞</strong>" in render_table1(found)
 
 
 @pytest.mark.parametrize("case", ["one patient", "constant outcome", "nothing known", "a thousand levels"])
