@@ -66,6 +66,39 @@ def draw_contours(header: Header, canvas: Bools, to_index: Float64, chosen: Sequ
     return tuple(f"{count} {what}" for what, count in counts.items() if count)
 
 
+def check_frames(header: Header, chosen: Sequence[int], *, frame: str, series: str) -> None:
+    """Refuse structures that are drawn in another frame of reference than the image (PS3.3 C.8.8.5).
+
+    A structure set may hold structures of several frames, whose coordinates have nothing to do with each
+    other.
+
+    Args:
+        header: a structure set.
+        chosen: positions in StructureSetROISequence.
+        frame: FrameOfReferenceUID of the image, "" where it has none.
+        series: SeriesInstanceUID of the image; the frame that the object names it under is its own, too.
+
+    Raises:
+        DicomRefusal: ``inconsistent_geometry``.
+    """
+    own = {frame, ""}
+    for item in header.elements.sequences.get(tags.RT_FRAMES, []):
+        studies = item.sequences.get(tags.RT_STUDIES, [])
+        named = [
+            one.text(tags.SERIES_INSTANCE)
+            for study in studies
+            for one in study.sequences.get(tags.RT_SERIES, [])
+        ]
+        if series in named:
+            own.add(item.text(tags.FRAME_OF_REFERENCE))
+    items = header.elements.sequences[tags.ROIS]
+    if any(items[position].text(tags.ROI_FRAME) not in own for position in chosen):
+        raise DicomRefusal(
+            "inconsistent_geometry",
+            "a structure is drawn in another frame of reference than the image; name those that are not",
+        )
+
+
 def _points(contour: Elements, to_index: Float64) -> Float64:
     """Return the points of one contour in voxels, ``Float[point 3]``."""
     values = np.array(contour.numbers(tags.CONTOUR_DATA), dtype=np.float64)

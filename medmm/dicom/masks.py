@@ -13,7 +13,7 @@ import numpy as np
 
 from medmm.arrays import Bools, Float64
 from medmm.dicom import tags
-from medmm.dicom.contours import draw_contours
+from medmm.dicom.contours import check_frames, draw_contours
 from medmm.dicom.geometry import Vector, lps_to_index
 from medmm.dicom.header import read_header
 from medmm.dicom.references import reference_of
@@ -88,6 +88,9 @@ def load_mask(path: Path, reference: Volume, *, structures: Sequence[str] | None
     if reference.affine is None:
         raise DicomRefusal("missing_geometry", "the image that the mask lies on has no place in space")
     chosen = _chosen(drawn_on.structures, structures)
+    if drawn_on.kind == "RTSTRUCT":
+        series = reference.summary.series_uid
+        check_frames(header, chosen, frame=reference.frame_of_reference, series=series)
     shape = reference.valid.shape
     if len(chosen) * reference.valid.size > MAX_VOLUME_BYTES:
         raise DicomRefusal("resource_limit", f"{len(chosen)} masks of shape {shape}; name fewer structures")

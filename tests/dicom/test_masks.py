@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
@@ -210,6 +211,25 @@ def test_contours_are_filled_even_odd_slice_by_slice(scanner):
     np.testing.assert_array_equal(np.argwhere(stored_grid(mask.array[1], volume)).max(axis=0), [2, 2, 2])
     assert mask.notes == ("1 contours that are points or open lines", "1 contours outside the image")
     np.testing.assert_array_equal(load_mask(path, volume, structures=["OTHER"]).array, mask.array[1:])
+
+
+def test_a_structure_of_another_frame_of_reference_is_refused(scanner):
+    scanner.stack(PLACES)
+    volume = load(scanner.folder)
+    path = structure_set(scanner, {"own": [square(0, 2, 0)], "other": [square(0, 2, 2.5)], "plain": []})
+    dataset = dcmread(path)
+    for roi, frame_uid in zip(dataset.StructureSetROISequence, (scanner.frame, "1.3"), strict=False):
+        roi.ReferencedFrameOfReferenceUID = frame_uid
+    dataset.save_as(path)
+    assert load_mask(path, volume, structures=["own", "plain"]).names == ("own", "plain")
+    for structures in (None, ["other"]):
+        with pytest.raises(DicomRefusal, match="another frame of reference") as caught:
+            load_mask(path, volume, structures=structures)
+        assert caught.value.reason == "inconsistent_geometry"
+    # The frame under which the object names the series is the series' own, whatever its headers say.
+    dataset.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = "1.3"
+    dataset.save_as(path)
+    assert load_mask(path, volume, structures=["other"]).names == ("other",)
 
 
 def test_the_index_lists_masks_beside_the_series_they_were_drawn_on(scanner, tmp_path):
