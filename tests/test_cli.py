@@ -80,3 +80,19 @@ def test_the_next_command_finds_the_same_data(tmp_path):
         done = medmm("cohort", door[0], str(cohort), "--root", str(data), *door[1:])
         assert done.returncode == 0, done.stderr
         assert f"--root '{data}'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("cohort", "split", "COHORT", "--out", "."),
+        ("cohort", "split", "COHORT", "--out", "nowhere/splits.json"),
+        ("dicom", "inspect", "COHORT", "--out", "nowhere/sheet.png"),
+        ("dicom", "inspect", "COHORT", "--out", "sheet.jpg"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(command):
+    done = medmm(*command)
+    assert done.returncode == 8
+    assert "name " in done.stderr
+    assert len(done.stderr.splitlines()) == 1

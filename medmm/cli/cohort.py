@@ -121,8 +121,9 @@ def split(
 ) -> None:
     """Divide the cohort as cohort.yaml says, and write who is where, for any run or team to use."""
     from medmm.cohort.access import open_cohort
-    from medmm.cohort.split import decide, lines
+    from medmm.cohort.split import check_place, decide, lines
 
+    check_place(file)
     with progress() as bars:
         linked, splits = decide(open_cohort(cohort, root, progress=bars), folder=cohort)
     splits.save(file)

@@ -48,6 +48,7 @@ def dicom_inspect(
     from medmm.outputs.certificates import check_place, write_certificates
     from medmm.report.images import Tile, contact_sheet
 
+    check_place(sheet, "PNG")
     if certificates is not None:
         check_place(certificates)
     with progress() as bars:

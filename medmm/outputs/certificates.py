@@ -35,14 +35,16 @@ TYPES = {
 """The type of each column, so that a file without a used series has the same schema as any other."""
 
 
-def check_place(path: Path) -> None:
-    """Refuse a place where no Parquet file could be written, before anything is loaded.
+def check_place(path: Path, form: str = "Parquet") -> None:
+    """Refuse a place where no file of this form could be written, before anything is loaded.
 
     Raises:
-        OutputError: if it is no Parquet file, or its folder is not there.
+        OutputError: if it is named as another form, is a folder, or its folder is not there.
     """
-    if path.suffix != ".parquet":
-        raise OutputError(f"{path} would be a Parquet file; name one that ends in .parquet")
+    if path.suffix != f".{form.lower()}":
+        raise OutputError(f"{path} would be a {form} file; name one that ends in .{form.lower()}")
+    if path.is_dir():
+        raise OutputError(f"{path} cannot be written: it is a folder; name a file")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"{path} cannot be written: there is no such folder; make it, or name another")
 
