@@ -81,7 +81,9 @@ def factor(recorded: str, declared: str, *, molar_mass_g_per_mol: float | None =
         return 1.0
     source, target = _parse(recorded), _parse(declared)
     if _normalisations(recorded) != _normalisations(declared):
-        raise DataError(f"{recorded!r} and {declared!r} are normalised differently; map one under `units:`")
+        raise DataError(
+            f"{recorded!r} and {declared!r} are normalised differently; map one under `biomarkers.units`"
+        )
     ratio = source.size / target.size
     difference = _difference(source.dimension, target.dimension)
     if not difference:

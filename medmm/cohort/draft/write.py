@@ -196,7 +196,7 @@ def _result(code: str, name: str, units: Mapping[str, int]) -> Line:
         value["catalogue"] = named.key
     test = known or named
     if not stated:
-        unit = test.unit_of(code) if test else ""
+        unit = test.unit if test else ""
         assumed = (
             f"no unit is stated; the catalogue's is {unit}: say `no_unit`, or another `unit`" if unit else ""
         )
@@ -207,7 +207,9 @@ def _result(code: str, name: str, units: Mapping[str, int]) -> Line:
     except DataError:
         why = f"the unit {unit!r} is not one that medmm knows"
         value.pop("catalogue", None)
-        return Line(value | {"role": "never", "why": why}, "map the unit under `units:`, or leave it out")
+        return Line(
+            value | {"role": "never", "why": why}, "map the unit under `biomarkers.units`, or leave it out"
+        )
     question = guessed
     molar = test.molar_mass_g_per_mol if test else None
     for other in stated[1:]:
@@ -218,7 +220,9 @@ def _result(code: str, name: str, units: Mapping[str, int]) -> Line:
                 factor(other, unit, molar_mass_g_per_mol=molar)
                 value["molar_mass_g_per_mol"] = molar
             except DataError:
-                question = f"some are in {other!r}: map it under `units:`, or give molar_mass_g_per_mol"
+                question = (
+                    f"some are in {other!r}: map it under `biomarkers.units`, or give molar_mass_g_per_mol"
+                )
     if guess.CONSEQUENCE.search(name):
         question = "its name sounds like the time after; was it known?"
     return Line(value | {"unit": unit} | _from_catalogue(test, unit) | {"summary": "last"} | label, question)
