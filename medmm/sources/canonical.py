@@ -85,4 +85,5 @@ def day_or_instant(time: str, *, midnight_is_a_day: bool) -> str:
     text = f"CAST({time} AS VARCHAR)"
     if not midnight_is_a_day:
         return text
-    return f"regexp_replace({text}, '^(\\d{{4}}-\\d{{2}}-\\d{{2}})[T ]00:00(:00(\\.0*)?)?$', '\\1')"
+    zone = r" ?(Z|[+-]\d{2}(:?\d{2})?)"
+    return f"regexp_replace({text}, '^(\\d{{4}}-\\d{{2}}-\\d{{2}})[T ]00:00(:00(\\.0*)?)?({zone})?$', '\\1')"

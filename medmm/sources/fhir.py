@@ -1,7 +1,8 @@
 """FHIR R4 bulk export: one resource a line of NDJSON.
 
 Patient becomes ``subjects``; Encounter, Condition, Observation (with its components), MedicationStatement,
-ImagingStudy and DiagnosticReport become ``events``; a report's conclusion and plain text become ``notes``.
+ImagingStudy and DiagnosticReport become ``events``; a report's conclusion and plain text become ``notes``,
+whose time is when the report was issued, since its effective time is that of the examination.
 Lines are read one at a time and with a limit, numbers as they stand, so 85.70 stays 85.70.
 Sources: HL7 FHIR R4 (4.0.1), https://hl7.org/fhir/R4; Bulk Data Access 2.0, https://hl7.org/fhir/uv/bulkdata.
 """
@@ -31,6 +32,9 @@ MAX_LINE_BYTES = 16 << 20
 FLAGS = ("HH", "LL", "H", "L", "A")
 """Interpretations (HL7 v3 ObservationInterpretation) that a laboratory writes beside the number."""
 SYSTEMS = ("http://loinc.org", "http://snomed.info/sct", "http://www.nlm.nih.gov/research/umls/rxnorm")
+
+NOT_TAKEN = ("not-taken", "intended")
+"""Statuses of a MedicationStatement that says that there was no drug, or none yet."""
 
 Resource = Mapping[str, Any]
 Event = dict[str, str]
@@ -215,6 +219,8 @@ class _Reader:
             *self._code(resource.get("medicationCodeableConcept")),
             self._time(resource, "effective", start=True),
         )
+        if event["status"] in NOT_TAKEN:
+            event["status"] = "entered-in-error"
         yield "events", event | {"available_at": self._local(resource.get("dateAsserted"))}
 
     def _study(self, resource: Resource) -> Iterator[tuple[str, Event]]:
@@ -230,7 +236,9 @@ class _Reader:
             *(_attached(one) for one in _listed(resource, "presentedForm")),
         ]
         if any(texts):
-            yield "notes", event | {"text": "\n".join(text for text in texts if text)}
+            # at its effective time, that of the scan, nobody had read it; without `issued` it is undated
+            written = {"time": event["available_at"], "text": "\n".join(text for text in texts if text)}
+            yield "notes", event | written
 
     def _event(self, resource: Resource, code: str, name: str, time: str) -> Event:
         return {
@@ -297,8 +305,8 @@ class _Reader:
 
 
 def _subject(resource: Resource) -> str:
-    """The id of the Patient that a resource is about; of anything else, the whole reference."""
-    reference = _text(_mapping(resource, "subject").get("reference"))
+    """The id of the Patient that a resource is about, of whatever version; else, the whole reference."""
+    reference = _text(_mapping(resource, "subject").get("reference")).partition("/_history/")[0]
     before, found, name = reference.rpartition("Patient/")
     return name if found and (not before or before.endswith("/")) else reference
 

@@ -59,7 +59,10 @@ class Postgres:
         self._error = psycopg2.Error
         self._schema = schema
         try:
-            self._connection = psycopg2.connect(_dsn(source), application_name="medmm")
+            # what COPY writes is in the client's encoding; the engine reads UTF-8
+            self._connection = psycopg2.connect(
+                **_parameters(source), application_name="medmm", client_encoding="UTF8"
+            )
             self._connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
         except psycopg2.Error:
             way = f"${source.dsn_from}" if source.dsn_from else f"service {source.service!r}"
@@ -137,13 +140,14 @@ class Postgres:
         return Table(name, tuple(columns), relation)
 
 
-def _dsn(source: PostgresSource) -> str:
+def _parameters(source: PostgresSource) -> dict[str, str]:
+    """Return what libpq is told; a service is one word to it, so that no other host can hide in its name."""
     if source.service is not None:
-        return f"service={source.service}"
+        return {"service": source.service}
     found = os.environ.get(source.dsn_from or "")
     if not found:
         raise ConfigError(
             f"the environment variable {source.dsn_from} is not set; put the connection string there, such as"
             " 'host=… dbname=… user=…'"
         )
-    return found
+    return {"dsn": found}

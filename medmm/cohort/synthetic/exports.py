@@ -332,7 +332,8 @@ def _fhir_line(kind: str, n: int, e: Event) -> str:
     if e.available_at:
         resource["issued"] = _instant(e.available_at)
     if kind == "DiagnosticReport":
-        resource["conclusion"] = e.value
+        # a note of the synthetic cohort is known when it was written
+        resource |= {"issued": resource.get("issued", time), "conclusion": e.value}
     if kind == "Observation":
         resource |= _fhir_value(e)
     # FHIR gives a decimal its precision; Python's float would drop a final 0
