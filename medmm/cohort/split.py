@@ -17,9 +17,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medmm.cohort.link import Cohort
-from medmm.cohort.wholes import TRAIN, Member, by_group, by_site, by_subject, by_time, nested
+from medmm.cohort.wholes import TRAIN, Member, by_group, by_site, by_subject, by_time, by_whole, nested
 from medmm.errors import DataError, OutputError
 from medmm.sample import Patient, SeriesSource
+
+REPEAT_SEED = 1_000_003
+"""Between the seeds of repeated divisions, so that those of neighbouring seeds differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,77 @@ def divide(cohort: Cohort) -> Splits:
     training = [member for member in members if of[member.subject][0] == TRAIN]
     inner = nested(training, of, settings) if settings.inner_folds else {}
     return Splits(settings.seed, settings.folds, of, inner)
+
+
+def redrawn(cohort: Cohort, splits: Splits, repeats: int) -> list[dict[str, int]]:
+    """Return further divisions of the same training subjects into folds: per repeat, the fold of each.
+
+    What must not be divided (a site, a group) is not divided here either. Few sites allow few divisions; one
+    that was had already is left out, so the list may be shorter than asked.
+
+    Args:
+        cohort: whose specification says how.
+        splits: the first division; who is held out stays held out.
+        repeats: divisions beside the first.
+    """
+    settings = cohort.spec.splits.model_copy(update={"held_out": 0.0, "folds": splits.folds})
+    training = [
+        Member(p.subject_id, _stratum(cohort, p), _whole(cohort, p), cohort.days.get(p.subject_id, 0.0))
+        for p in cohort.patients
+        if splits.of[p.subject_id][0] == TRAIN
+    ]
+    first = {member.subject: splits.of[member.subject][1] for member in training}
+    found = [first]
+    for repeat in range(repeats):
+        anew = settings.model_copy(update={"seed": settings.seed + REPEAT_SEED * (repeat + 1)})
+        if len({member.whole for member in training}) < len(training):
+            places = by_whole(training, anew)
+        else:
+            places = {subject: fold for subject, (_, fold) in by_subject(training, anew).items()}
+        if all(_divides(places) != _divides(earlier) for earlier in found):
+            found.append(places)
+    return found[1:]
+
+
+def _divides(places: Mapping[str, int]) -> frozenset[frozenset[str]]:
+    """Return who is together with whom, whatever the folds are called."""
+    folds: dict[int, set[str]] = {}
+    for subject, fold in places.items():
+        folds.setdefault(fold, set()).add(subject)
+    return frozenset(frozenset(members) for members in folds.values())
+
+
+def check_folds(cohort: Cohort, splits: Splits, outcome: str) -> None:
+    """Refuse folds that hold one class only, before anything is read or fitted.
+
+    Raises:
+        DataError: in one line, with what to do.
+    """
+    by = cohort.spec.splits.by
+    labels = {p.subject_id: p.targets[outcome] for p in cohort.patients if outcome in p.targets}
+    sizes: dict[int, Counter[float]] = {fold: Counter() for fold in range(splits.folds)}
+    for subject, (split, fold) in splits.of.items():
+        if split == TRAIN and subject in labels:
+            sizes[fold][labels[subject]] += 1
+    total = sum(sizes.values(), Counter[float]())
+    rarer = min(total.values()) if len(total) > 1 else 0
+    if rarer < splits.folds:
+        raise DataError(
+            f"outcome {outcome!r}: {rarer} training subjects of the rarer class for {splits.folds} folds;"
+            f" lower splits.folds{f' to {rarer} or fewer' if rarer > 1 else ', or find more'}"
+        )
+    thin = [fold + 1 for fold, counts in sizes.items() if len(counts) < 2]
+    if thin:
+        kept = " A site with one class must share a fold:" if by == "site" else ""
+        advice = (
+            "lower splits.folds"
+            if by == "site"
+            else f"add {outcome} to splits.stratify, or lower splits.folds"
+        )
+        raise DataError(
+            f"outcome {outcome!r}: fold {', '.join(map(str, thin))} has one class only, so nothing can be"
+            f" ranked there.{kept or ' To mend it:'} {advice}"
+        )
 
 
 def _whole(cohort: Cohort, patient: Patient) -> str:

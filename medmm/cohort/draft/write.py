@@ -196,7 +196,7 @@ def _result(code: str, name: str, units: Mapping[str, int]) -> Line:
         value["catalogue"] = named.key
     test = known or named
     if not stated:
-        unit = test.unit if test else ""
+        unit = test.unit_of(code) if test else ""
         assumed = (
             f"no unit is stated; the catalogue's is {unit}: say `no_unit`, or another `unit`" if unit else ""
         )
