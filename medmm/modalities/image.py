@@ -68,6 +68,11 @@ class Image(Modality):
             )
         if declaration.kind == "label_map" and self.settings.window:
             raise ConfigError(f"modality {name!r} is a label map: its labels have no `window`; leave it out")
+        if declaration.kind == "label_map" and self.settings.resample:
+            raise ConfigError(
+                f"modality {name!r} is a label map: between two labels lies another label, so it cannot be"
+                " interpolated; leave `resample` out"
+            )
         if declaration.kind == "label_map" and self.settings.augment.changes_intensities:
             raise ConfigError(
                 f"modality {name!r} is a label map: `noise`, `contrast` and `blur_voxels` change intensities,"

@@ -89,6 +89,11 @@ def _of_label_map(files: Sequence[Path], volume: Volume, spec: MaskSpec) -> Mask
     from medmm.dicom.masks import Mask
 
     labels = load_files(files)
+    if not _same_space(labels, volume):
+        raise DicomRefusal(
+            "inconsistent_geometry",
+            "the label map is of another study or frame of reference than the image; choose both of one",
+        )
     if labels.array.shape != volume.valid.shape or not _same_place(labels, volume):
         raise DicomRefusal(
             "inconsistent_geometry", "the label map lies on another grid than the image; draw it on the image"
@@ -97,6 +102,18 @@ def _of_label_map(files: Sequence[Path], volume: Volume, spec: MaskSpec) -> Mask
     inside = inside & labels.valid
     assert volume.affine is not None
     return Mask(inside[None], ("label map",), volume.spacing_mm, volume.affine, "label map")
+
+
+def _same_space(labels: Volume, volume: Volume) -> bool:
+    """Whether the coordinates of two volumes mean the same place: one frame of reference (PS3.3 C.7.4.1).
+
+    Two visits on one scanner may well have the same grid, with the patient lying elsewhere. Where an object
+    states no frame, its study must be the image's.
+    """
+    frames = labels.frame_of_reference, volume.frame_of_reference
+    if all(frames):
+        return frames[0] == frames[1]
+    return labels.summary.study_uid == volume.summary.study_uid
 
 
 def _same_place(labels: Volume, volume: Volume) -> bool:

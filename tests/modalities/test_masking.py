@@ -119,10 +119,27 @@ def test_a_label_map_on_the_same_grid_is_a_mask(scanner: Scanner, tmp_path: Path
     with pytest.raises(DicomRefusal, match="the structures are empty"):
         image({"use": "crop"}, spec={"block": "zones", "labels": [5]}).load(source(scanner, *files))
     moved = Scanner(tmp_path / "moved")
+    moved.study, moved.frame = scanner.study, scanner.frame
     for z in PLACES:
         moved.slice(z, pixels=labels[int(z)], PixelSpacing=[1, 1], ImagePositionPatient=[0.5, 0, z])
     with pytest.raises(DicomRefusal, match="another grid"):
         block.load(source(scanner, *moved.folder.iterdir()))
+
+
+@pytest.mark.parametrize("frame_of_reference", ["another", None])
+def test_a_label_map_of_another_visit_is_no_mask_though_the_grids_agree(
+    scanner: Scanner, tmp_path: Path, frame_of_reference: str | None
+) -> None:
+    other = Scanner(tmp_path / "map")
+    other.frame = frame_of_reference and other.frame
+    for z in PLACES:
+        pixels = np.ones((SIZE, SIZE), np.int16)
+        other.slice(z, pixels=pixels, PixelSpacing=[1, 1], ImagePositionPatient=[0, 0, z], RescaleIntercept=0)
+    block = image({"use": "crop"}, spec={"block": "zones"})
+    files = tuple(other.folder.iterdir())
+    with pytest.raises(DicomRefusal, match="of another study or frame of reference") as caught:
+        block.load(source(scanner, *files))
+    assert caught.value.reason == "inconsistent_geometry"
 
 
 def test_a_patient_without_a_mask_is_refused_by_name(scanner: Scanner) -> None:
@@ -144,6 +161,12 @@ def test_what_makes_no_sense_is_refused_when_it_is_written() -> None:
             "scan",
             ImageSettings(shape=(16, 16, 16), mask={"use": "crop"}),  # type: ignore[arg-type]
             ImageSpec(dir="dicom"),
+        )
+    with pytest.raises(ConfigError, match="cannot be interpolated"):
+        Image(
+            "zones",
+            ImageSettings(shape=(16, 16, 16), resample=True),
+            ImageSpec(dir="dicom", kind="label_map", labels=(1,)),
         )
     with pytest.raises(ValidationError, match="margin_mm"):
         image({"use": "channel", "margin_mm": 3})
