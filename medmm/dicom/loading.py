@@ -17,6 +17,9 @@ from medmm.dicom.volume import Volume, realise
 from medmm.dicom.waveform import Waveform, read_waveform
 from medmm.errors import DicomRefusal
 
+LOADER_VERSION = 1
+"""Raised whenever the same files would give another array or refusal; part of the key of prepared images."""
+
 
 @dataclass(frozen=True)
 class Loaded:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ import torch
 from medmm.arrays import Array, Bools, Ints
 from medmm.cohort.site import site_key
 from medmm.columns import ImageSpec
+from medmm.dicom.loading import LOADER_VERSION
 from medmm.dicom.parallel import each_bounded
 from medmm.fitting.preparing import lost, prepare_one
 from medmm.modality import Modality, present
@@ -90,8 +92,9 @@ def prepare_images(
 ) -> Prepared:
     """Load and transform one image block of every patient, once, into a memory map under ``cache``.
 
-    The file is named by a digest of what entered it (files with their size and time, settings, version of
-    the transform); a run that finds it does not open a DICOM file. A refused series is an absence.
+    The file is named by a digest of what entered it (files with their size and time, reasons of absence,
+    settings, versions of loader and transform); a run that finds it does not open a DICOM file. A refused
+    series is an absence.
     """
     key = _key(modality, sources)
     stem = cache / f"{modality.name}-{key[:16]}"
@@ -171,17 +174,16 @@ def _fill(modality: Modality, sources: Sequence[Source], stem: Path, progress: P
 
 def _key(modality: Modality, sources: Sequence[Source]) -> str:
     digest = hashlib.sha256()
-    digest.update(
-        f"{modality.kind} {modality.transform_version} {modality.settings.model_dump_json()}".encode()
-    )
+    versions = f"{LOADER_VERSION} {modality.transform_version}"
+    digest.update(f"{modality.kind} {versions} {modality.settings.model_dump_json()}".encode())
     if isinstance(modality.declaration, ImageSpec):
         digest.update(modality.declaration.model_dump_json().encode())
     for source in sources:
         if not isinstance(source, SeriesSource):
-            digest.update(b"-")
+            digest.update(f"-{source.reason}\n".encode() if isinstance(source, Absence) else b"-\n")
             continue
         digest.update(source.pseudonym.encode())
         for file in sorted((*source.files, *source.masks)):
             stat = file.stat()
-            digest.update(f"{file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            digest.update(os.fsencode(file) + f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()

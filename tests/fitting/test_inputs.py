@@ -77,7 +77,22 @@ def test_another_transform_has_another_name(tmp_path, sources, monkeypatch):
     monkeypatch.setattr(Image, "transform_version", Image.transform_version + 1)
     prepare_images(modality(), sources, cache)
     counted.append(len(names(cache)))
-    assert counted == [2, 4, 6, 8]
+    monkeypatch.setattr("medmm.fitting.inputs.LOADER_VERSION", 0)
+    prepare_images(modality(), sources, cache)
+    counted.append(len(names(cache)))
+    assert counted == [2, 4, 6, 8, 10]
+
+
+def test_a_reason_of_absence_is_the_one_of_this_run(tmp_path, sources):
+    assert prepare_images(modality(), sources, tmp_path / "cache").absent[3] == "no_series"
+    sources[3] = Absence("later")
+    assert prepare_images(modality(), sources, tmp_path / "cache").absent[3] == "later"
+
+
+def test_a_file_may_have_a_name_that_is_no_text(tmp_path, sources):
+    odd = sources[0].files[0].rename(tmp_path / os.fsdecode(b"\xff.dcm"))
+    found = prepare_images(modality(), [SeriesSource((odd,), pseudonym="0")], tmp_path / "cache")
+    assert found.absent == ("",)
 
 
 @pytest.mark.parametrize("change", ["content", "time", "one less", "order"])
