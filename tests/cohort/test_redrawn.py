@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from medmm.cohort.link import Cohort
 from medmm.cohort.split import assign, check_folds, divide, redrawn
 from medmm.errors import DataError
+from medmm.train import plan
 
 
 def cohort(small: Any, sick: Any, *, site: Any = lambda n: "n", **splits: object) -> Cohort:
@@ -81,3 +85,30 @@ def test_folds_by_luck_of_one_class_are_told_to_be_stratified(small: Any) -> Non
     )
     with pytest.raises(DataError, match=r"add ill to splits.stratify"):
         check_folds(linked, thin, "ill")
+
+
+def test_a_run_takes_its_outer_folds_from_the_cohort(written: Path, tmp_path: Path) -> None:
+    """By site: every site lies whole in one fold, of the first division and of any repeat."""
+    shutil.copytree(written, tmp_path / "data")
+    file = tmp_path / "data" / "cohort.yaml"
+    cohort = yaml.safe_load(file.read_text())
+    cohort["splits"] = {"by": "site", "site": "site", "folds": 2}
+    file.write_text(yaml.safe_dump(cohort))
+    recipe = {
+        "name": "sites",
+        "question": "?",
+        "intended_use": "a test",
+        "cohort": "data",
+        "outcome": "deterioration",
+        "modalities": {"records": {"kind": "records"}},
+        "folds": {"repeats": 3},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    planned = plan(tmp_path, root=tmp_path / "data")
+    sites = [patient.subgroups["site"] for patient in planned.patients]
+    assert len(set(sites)) > 2
+    for folds in (planned.folds, *planned.more):
+        placed = set(zip(sites, folds.tolist(), strict=True))
+        assert len(placed) == len(set(sites))
+    assert planned.more
+    assert "fewer than 50" in planned.notice
