@@ -171,7 +171,7 @@ class Archive:
         )
 
     def fingerprints(self, chosen: Mapping[str, Mapping[str, Choice]]) -> dict[tuple[str, str], str]:
-        """Return, per (subject, block), a hash of the chosen series' UIDs, and of all their file sizes."""
+        """Return, per (subject, block), a hash of UIDs and file sizes of the chosen series and mask."""
         sizes = {
             folder: {file.path: file.size for file in index.files} for folder, index in self.indexes.items()
         }
@@ -184,7 +184,8 @@ class Archive:
                     for taken in choice.taken
                 ]
                 if told:
-                    drawn = [sizes[folder][name] for folder, name in choice.masks]
+                    uids = {found.entry.path: found.entry.sop_uid for found in choice.mask_looks}
+                    drawn = [(uids.get(name, ""), sizes[folder][name]) for folder, name in choice.masks]
                     found[subject, block] = hashlib.sha256(repr((told, drawn)).encode()).hexdigest()
         return found
 

@@ -179,6 +179,16 @@ def test_a_mask_counts_by_when_it_was_drawn(small: Small, uids: dict[str, str], 
     assert small.link().patients[0].sources["scan"].masks == ()
 
 
+def test_the_digest_follows_the_mask_though_its_file_is_as_long(small: Small, uids: dict[str, str]) -> None:
+    folder = small.root / "dicom"
+    small.spec["images"] = {"scan": {"dir": "dicom", "mask": {"kind": "SEG"}}}
+    write_mask(folder, uids["newest"], "mask.dcm", ContentDate="20240229")
+    first, size = small.link().digest, (folder / "mask.dcm").stat().st_size
+    write_mask(folder, uids["newest"], "mask.dcm", ContentDate="20240229", SOPInstanceUID="1.2.99.99")
+    assert (folder / "mask.dcm").stat().st_size == size
+    assert small.link().digest != first
+
+
 def test_a_label_map_block_can_be_the_mask_of_another(small: Small, uids: dict[str, str]) -> None:
     maps = {"dir": "dicom", "description": "thick", "kind": "label_map", "labels": [1]}
     small.spec["images"] = {
