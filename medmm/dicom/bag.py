@@ -69,8 +69,6 @@ def load_bag(paths: Sequence[Path]) -> Bag:
     found: list[tuple[str, str, Volume]] = []
     for members in group(headers).values():
         _series_images(members, found, left_out)
-        if sum(image.array.nbytes for *_, image in found) > MAX_VOLUME_BYTES:
-            raise DicomRefusal("resource_limit", f"{len(paths)} files hold more than the limit of one array")
     if not found:
         raise DicomRefusal("no_pixel_data", f"none of {len(paths)} files is a 2-D image")
     found.sort(key=lambda item: item[:2])
@@ -93,6 +91,8 @@ def _series_images(
         except DicomRefusal as refusal:
             files = tuple(dict.fromkeys(header.path for header in plan.headers))
             left_out.append(without_array("refused", refusal.reason, files, members, detail=refusal.detail))
+        if sum(image.array.nbytes for *_, image in found) > MAX_VOLUME_BYTES:
+            raise DicomRefusal("resource_limit", f"{len(found)} images hold more than the limit of one array")
     for reason in sorted({reason for _, reason in series.set_aside}):
         files = tuple(path for path, why in series.set_aside if why == reason)
         left_out.append(without_array("set_aside", reason, files, members))

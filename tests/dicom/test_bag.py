@@ -7,6 +7,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from medmm.dicom import load_bag
+from medmm.dicom.loading import realised
 from medmm.errors import DicomRefusal
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -34,6 +35,20 @@ def test_serial_radiographs_come_in_the_order_of_their_acquisition(scanner):
     assert bag.acquired == ("20240101080000", "20240201", "20240301101500")
     assert [(result.status, result.reason) for result in bag.left_out] == [("refused", "not_dicom")]
     assert [certificate.status for certificate in bag.certificates] == ["used"] * 3 + ["refused"]
+
+
+def test_the_limit_of_a_bag_holds_inside_one_series(scanner, monkeypatch):
+    series = generate_uid()
+    for number in range(5):
+        radiograph(scanner, SOPInstanceUID=f"1.2.{number}", SeriesInstanceUID=series)
+    read = []
+    monkeypatch.setattr("medmm.dicom.bag.realised", lambda *args: read.append(1) or realised(*args))
+    assert len(load_bag(list(scanner.folder.iterdir())).images) == len(read) == 5
+    read.clear()
+    monkeypatch.setattr("medmm.dicom.bag.MAX_VOLUME_BYTES", 2 * 4 * 5 * 4)
+    with pytest.raises(DicomRefusal) as caught:
+        load_bag(list(scanner.folder.iterdir()))
+    assert (caught.value.reason, len(read)) == ("resource_limit", 3)
 
 
 def test_several_images_of_one_series_and_what_is_no_image(scanner):
