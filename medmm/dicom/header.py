@@ -32,7 +32,7 @@ _NO_PIXELS = (
 )
 """Reports, presentation states, plans, registrations, encapsulated documents, DICOMDIR."""
 _WAVEFORMS = _STORAGE + "9."
-_PROJECTIONS = frozenset({"CR", "DX", "MG", "IO", "PX", "RF", "XA", "RG", "DR", "RTIMAGE"})
+PROJECTIONS = frozenset({"CR", "DX", "MG", "IO", "PX", "RF", "XA", "RG", "DR", "RTIMAGE"})
 """Modalities whose image is a projection."""
 
 
@@ -105,7 +105,7 @@ class Header:
     @property
     def projection(self) -> bool:
         """Return whether this is a projection X-ray."""
-        return self.text(tags.MODALITY) in _PROJECTIONS
+        return self.text(tags.MODALITY) in PROJECTIONS
 
 
 def read_header(path: Path, wanted: frozenset[int] = tags.LOADED) -> Header:

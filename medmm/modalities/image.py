@@ -32,9 +32,6 @@ FARTHEST_SD = 5.0
 NORMAL_90 = 3.29
 """The middle 90 % of a normal distribution spans this many standard deviations."""
 
-PROJECTION_XRAY = frozenset({"CR", "DX", "MG", "PX", "IO", "RF", "RG", "XA"})
-"""Modalities (0008,0060) whose MONOCHROME1 images are inverted; the numbers of others are measurements."""
-
 LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601)."""
 
@@ -189,7 +186,10 @@ class Image(Modality):
         return np.stack([resample(mask.astype(np.float32), taps, 0.0) for mask in masks])
 
     def _intensity(self, gray: Float32, volume: Volume) -> Float32:
-        if volume.photometric == "MONOCHROME1" and volume.summary.modality in PROJECTION_XRAY:
+        from medmm.dicom.header import PROJECTIONS
+
+        # The numbers of other modalities are measurements.
+        if volume.photometric == "MONOCHROME1" and volume.summary.modality in PROJECTIONS:
             gray = _inverted(gray, volume)
         background = gray[volume.valid].min()
         filled = np.where(volume.valid, gray, background).astype(np.float32)
@@ -348,7 +348,8 @@ def _boxes(masks: list[Bools]) -> list[tuple[int, int]]:
 def _standardised(sampled: Float32, taps: list[Taps]) -> Float32:
     """Return robust z-scores: centred on the median, the middle 90 % spanning 3.29.
 
-    Only order statistics are used, which are the same to the last bit everywhere; padding has no say.
+    Only order statistics are used, which are the same to the last bit everywhere; places beyond the image
+    have no say, padding inside it counts as the background that it was filled with.
     """
     inside = np.ix_(*(tap.inside for tap in taps))
     ordered = np.sort(sampled[inside], axis=None)

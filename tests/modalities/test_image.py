@@ -13,6 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from medmm.columns import ImageSpec
 from medmm.dicom.certificate import Certificate
+from medmm.dicom.header import PROJECTIONS
 from medmm.dicom.volume import Volume
 from medmm.errors import ConfigError, DicomRefusal
 from medmm.modalities.image import Image, ImageSettings
@@ -98,6 +99,14 @@ def test_rule_20_projection_xray_is_inverted_before_the_rescale(slope: float, in
     )
     other = image(shape=(16, 16), window=(low - 128 * slope, high - 128 * slope))
     assert other.transform(signed)[0] == pytest.approx((expected - low) / (high - low), abs=5e-4)
+
+
+@pytest.mark.parametrize("modality", sorted(PROJECTIONS))
+def test_rule_20_what_is_loaded_as_a_projection_is_inverted(modality: str) -> None:
+    array = np.arange(256, dtype=np.int32).reshape(16, 16)
+    block = image(shape=(16, 16), window=(0, 255))
+    film = block.transform(volume(array, photometric="MONOCHROME1", modality=modality))
+    assert np.array_equal(film, block.transform(volume(255 - array)))
 
 
 def test_rule_20_measurements_are_never_inverted() -> None:
