@@ -23,12 +23,17 @@ from medmm.units import factor
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One event as recorded: its value and unit, and when it was; a refused one has neither."""
+    """One event as recorded: its value and unit, and when it was; a refused one has neither.
+
+    Attributes:
+        unit_due: whether a number without a unit is refused where its field declares one.
+    """
 
     value: str
     unit: str
     offset_days: float | None
     refused: bool = False
+    unit_due: bool = False
 
 
 Facts = Mapping[str, Mapping[str, Fact]]
@@ -95,7 +100,11 @@ def last_known(
     for subject, name, fact in rows:
         undated = fact["o"] == -1e300
         found.setdefault(subject, {})[name] = Fact(
-            fact["v"], fact["u"], None if undated else fact["o"], undated and spec.undated == "refuse"
+            fact["v"],
+            fact["u"],
+            None if undated else fact["o"],
+            undated and spec.undated == "refuse",
+            spec.no_unit == "refuse",
         )
     return found
 
@@ -128,7 +137,7 @@ def read_fact(fact: Fact | None, field: FieldSpec) -> Value:
     if fact.refused:
         return Value(None, Status.UNDATED)
     text = fact.value or ("yes" if field.kind == "flag" else "")
-    value = _number(text, fact.unit, field) if field.kind == "number" else read_field(text, field)
+    value = _number(text, fact, field) if field.kind == "number" else read_field(text, field)
     if value.status is Status.MISSING:
         return MISSING
     return Value(
@@ -141,10 +150,13 @@ def read_fact(fact: Fact | None, field: FieldSpec) -> Value:
     )
 
 
-def _number(text: str, unit: str, field: FieldSpec) -> Value:
-    """Read a number into the field's unit; in another quantity it cannot be read."""
+def _number(text: str, fact: Fact, field: FieldSpec) -> Value:
+    """Read a number into the field's unit; in another quantity, or without a unit that is due, it is none."""
+    unit = fact.unit
     if not text or text in field.missing_codes:
         return MISSING
+    if not unit and field.unit is not None and fact.unit_due:
+        return Value(None, Status.UNPARSABLE, text)
     if not unit or field.unit is None or unit == field.unit:
         return read_number(text, field.plausible)
     try:

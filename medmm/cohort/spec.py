@@ -117,12 +117,14 @@ class Events(Declared):
 
     Attributes:
         undated: what becomes of an event without a time.
+        no_unit: what becomes of a number without a unit where its field declares one.
     """
 
     table: str
     columns: ResultColumns
     where: Filter = Field(default_factory=dict)
     undated: Undated = "refuse"
+    no_unit: Literal["refuse"] | AssumeKnown = "refuse"
 
 
 class Records(Declared):
