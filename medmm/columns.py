@@ -67,7 +67,7 @@ class FieldSpec(Named):
 
     Attributes:
         event: the code of the events that it is read from, instead of a column: the last one known at the
-            prediction time. A flag is "yes" where there is one, whatever its value.
+            prediction time. A flag is "yes" where there is one that has no value of its own.
         window_days: how far back such an event may lie; None for any time.
         absent: what a patient without such an event has ("no"); None for a missing value.
         age_from: the column of birth dates of which a number is the completed years at the prediction time.
@@ -136,6 +136,11 @@ class ResultSpec(Named):
     def summaries(self) -> tuple[Summary, ...]:
         """The summaries asked for, as a tuple."""
         return (self.summary,) if isinstance(self.summary, str) else self.summary
+
+    def unit_of(self, summary: Summary) -> str | None:
+        """Return the unit of one summary: a slope is per day, a count has none."""
+        derived = {"count": None, "slope": f"{self.unit}/d" if self.unit else None, "time_since_last": "d"}
+        return derived.get(summary, self.unit)
 
 
 class AssumeKnown(Declared):
@@ -233,7 +238,6 @@ class Status(StrEnum):
 
     KNOWN = "known"
     MISSING = "missing"
-    LATER = "later"
     UNDATED = "undated"
     OUTSIDE_WINDOW = "outside_window"
     IMPLAUSIBLE = "implausible"

@@ -44,7 +44,7 @@ class UnreadClock:
 
 
 def unread_clocks(spec: CohortSpec, root: Path) -> list[UnreadClock]:
-    """Return the unmapped clocks of the tables of results and records.
+    """Return the unmapped clocks of the tables of results, of events, and of notes that a model reads.
 
     Raises:
         DataError: if a table cannot be read.
@@ -74,10 +74,12 @@ def _clocks(opened: Opened, predictions: Mapping[str, Moment]) -> Iterator[Unrea
 
 
 def _tables(spec: CohortSpec) -> Iterator[tuple[str, str, set[str | None]]]:
-    """Yield the long tables of results that no clock is mapped of: table, id, columns that are mapped."""
-    part = spec.biomarkers
-    if part is not None and not (part.columns.time or part.columns.day):
-        yield part.table, part.columns.id or spec.subjects.id, set(part.columns.model_dump().values())
+    """Yield the long tables that no clock is mapped of: table, id, columns that are mapped."""
+    events = spec.records.events if spec.records else None
+    notes = spec.notes if spec.notes and spec.notes.input else None
+    for part in (spec.biomarkers, events, notes):
+        if part is not None and not (part.columns.time or part.columns.day):
+            yield part.table, part.columns.id or spec.subjects.id, set(part.columns.model_dump().values())
 
 
 def _compared(

@@ -17,7 +17,7 @@ import numpy as np
 from medmm.arrays import Bools, Float64, Ints
 from medmm.cohort.disclosure import SMALL, hidden, lines_of
 from medmm.cohort.link import Cohort
-from medmm.columns import Status
+from medmm.columns import ResultSpec, Status
 from medmm.sample import SeriesSource
 
 MOST_LEVELS = 12
@@ -197,11 +197,15 @@ def _fields(cohort: Cohort) -> list[_Field]:
             continue
         rows = [source for p in cohort.patients if isinstance(source := p.sources[block], Mapping)]
         for key in rows[0] if rows else ():
-            name, _, summary = key.partition(":")
+            name, _, summary = (key, "", "") if key in declared else key.partition(":")
             spec = declared.get(name) if isinstance(declared, Mapping) else None
             values = [p.sources[block][key] for p in cohort.patients]  # type: ignore[index]
-            label = f"{(spec and spec.label) or name}{f', {summary}' if summary else ''}"
             unit = (spec and spec.unit) or ""
+            if isinstance(spec, ResultSpec):
+                asked = next(s for s in spec.summaries if s == summary or not summary)
+                summary = (summary or ("" if asked == "last" else asked)).replace("_", " ")
+                unit = spec.unit_of(asked) or ""
+            label = f"{(spec and spec.label) or name}{f', {summary}' if summary else ''}"
             cells = [v.value if v.status is Status.KNOWN else None for v in values]
             found.append(_Field(f"{block}.{key}", label, (spec and spec.label_zh) or "", unit, cells))
     return found

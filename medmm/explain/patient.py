@@ -33,7 +33,6 @@ from medmm.sample import Absence, NotesSource, Patient, SeriesSource, TableRow, 
 from medmm.scorer import Observed
 
 LEFT_OUT = {
-    Status.LATER: "known only after the prediction time",
     Status.UNDATED: "undated, and the cohort does not vouch for it",
     Status.OUTSIDE_WINDOW: "older than its look-back window",
     Status.IMPLAUSIBLE: "outside the plausible range",

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from medmm.columns import ResultSpec, Summary
+from medmm.columns import ResultSpec
 from medmm.errors import ConfigError
 from medmm.modalities.fields import Column
 from medmm.modalities.tables import Table
 
 DERIVED = ("count", "slope", "time_since_last")
 """Summaries that are no value of the analyte: its unit, its reference range and its scale are not theirs."""
-
-
-def _unit(spec: ResultSpec, summary: Summary) -> str | None:
-    derived = {"count": None, "slope": f"{spec.unit}/d" if spec.unit else None, "time_since_last": "d"}
-    return derived.get(summary, spec.unit)
 
 
 class Biomarkers(Table):
@@ -38,7 +33,7 @@ class Biomarkers(Table):
                 field=name,
                 kind="number",
                 label=spec.label or name,
-                unit=_unit(spec, summary),
+                unit=spec.unit_of(summary),
                 reference=spec.reference if summary not in DERIVED else None,
                 # a count, a slope and a time are plain numbers, whatever the scale of the results themselves
                 log=spec.scale == "log" and summary not in DERIVED,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -246,21 +246,17 @@ def _pairs(cohort: Cohort, pairs: Sequence[Pair], splits: Splits | None) -> list
 
 
 def _times(cohort: Cohort) -> list[Finding]:
-    """Count values from after the prediction time, and those from after the source's day 0."""
-    later: dict[str, tuple[int, int]] = {}
+    """Count the values that were collected after the source's day 0."""
     day = cohort.spec.prediction_time.day or 0
     used = beyond = 0
     for block in cohort.declarations:
         for patient in cohort.patients:
             source = patient.sources[block]
-            for name, value in source.items() if hasattr(source, "items") else ():
-                if block == "records" and value.status is Status.LATER:
-                    before = later.get(f"{block}.{name}", (0, 0))[0]
-                    later[f"{block}.{name}"] = (before + 1, len(cohort.patients))
+            for value in source.values() if isinstance(source, Mapping) else ():
                 if value.status is Status.KNOWN and value.offset_days is not None and block != "records":
                     used += 1
                     beyond += value.offset_days + day > 0
-    return list(rules.later_rule(later, after_day_0=(beyond, used), day=day))
+    return list(rules.day_rule(beyond, used, day=day))
 
 
 def _dates(cohort: Cohort, tried: Sequence[Column]) -> list[Finding]:

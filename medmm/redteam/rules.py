@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -193,21 +193,8 @@ def clock_rule(clocks: Sequence[UnreadClock]) -> Iterator[Finding]:
             )
 
 
-def later_rule(
-    later: Mapping[str, tuple[int, int]], *, after_day_0: tuple[int, int], day: int
-) -> Iterator[Finding]:
-    """Values that lie after the prediction time, or after the day from which the source counts."""
-    for name, (count, patients) in later.items():
-        yield Finding(
-            "look",
-            "time",
-            name,
-            f"{count} of {patients} patients have a value from after the prediction time; it is kept out, but"
-            " then a gap stands for a later value.",
-            "Leave the field out, unless a gap means the same for everybody.",
-            patients=patients,
-        )
-    used, of = after_day_0
+def day_rule(used: int, of: int, *, day: int) -> Iterator[Finding]:
+    """Values of after the day from which the source counts, where the prediction time is a later day."""
     if day > 0 and used:
         yield Finding(
             "leak",

@@ -128,6 +128,21 @@ def test_a_site_that_tells_the_outcome_is_an_infinite_difference(small: Any) -> 
     assert "<strong>∞</strong>" in render_table1(found)
 
 
+def test_a_summary_has_its_own_unit(small: Any) -> None:
+    crp = small.spec["biomarkers"]["results"]["crp"] | {"label": "CRP"}
+    asked = ["last", "count", "slope", "time_since_last"]
+    small.spec["biomarkers"]["results"] = {
+        "crp": crp | {"summary": asked},
+        "rise": {"role": "input", "name": "rise", "unit": "mg/L", "summary": "slope"},
+    }
+    rows = {row.field: (row.label, row.unit) for row in table1(small.link()).rows}
+    assert rows["biomarkers.crp:last"] == ("CRP, last", "mg/L")
+    assert rows["biomarkers.crp:count"] == ("CRP, count", "")
+    assert rows["biomarkers.crp:slope"] == ("CRP, slope", "mg/L/d")
+    assert rows["biomarkers.crp:time_since_last"] == ("CRP, time since last", "d")
+    assert rows["biomarkers.rise"] == ("rise, slope", "mg/L/d")
+
+
 @pytest.mark.parametrize("case", ["one patient", "constant outcome", "nothing known", "a thousand levels"])
 def test_odd_cohorts_have_a_table_too(small: Any, case: str) -> None:
     number = {"one patient": 1, "a thousand levels": 1000}.get(case, 20)

@@ -185,6 +185,18 @@ def test_dates_that_are_declared_as_words_are_read(small: Any) -> None:
     assert "120 of 120" in told.means
 
 
+def test_a_clock_that_no_rule_of_time_reads_is_named(small: Any) -> None:
+    planted(small)
+    known = {"undated": {"assume_known": "somebody said so"}}
+    small.spec["notes"] = {"table": "notes.csv", "columns": {"text": "text"}, "input": {}} | known
+    small.spec["never_columns"] = {"notes.csv": {"written": "not mapped"}}
+    small.write("notes.csv", ("patient_id", "text", "written"), [("003", "died", "2025-01-01")] * 2)
+    (found,) = attack(open_for_attack(small.load(), small.root), small.root)
+    (told,) = [item for item in found.findings if item.rule == "time"]
+    assert (told.grade, told.what) == ("leak", "notes.csv: written")
+    assert "2 of 2 rows" in told.means
+
+
 def test_many_patients_with_common_values_are_compared_within_bounds() -> None:
     rng = np.random.default_rng(0)
     columns = [Column(str(n), "field", rng.integers(0, 30, 4000).astype(float).tolist()) for n in range(6)]
