@@ -17,7 +17,7 @@ from medmm.calibration import sigmoid
 from medmm.evaluation.availability import grid
 from medmm.evaluation.calibrate import agreement, fit_platt
 from medmm.evaluation.comparison import FUSED, Verdict, with_figures
-from medmm.evaluation.discrimination import usual_measures
+from medmm.evaluation.discrimination import has_pair, usual_measures
 from medmm.evaluation.paired import auroc_of_repeats, averaged
 from medmm.evaluation.resampling import Estimate, Measure, bootstrap
 from medmm.evaluation.subgroups import Subgroup, availability
@@ -119,6 +119,8 @@ def _verdict(
     if first is None or not first.aurocs:
         return first
     truth, folds = labels[rows] == 1, out_of_fold.repeated_folds[:, rows]
+    if not all(has_pair(truth, of) for of in folds):
+        return replace(first, word="cannot tell", aurocs={}, differences={})
     measures = {
         model: auroc_of_repeats(truth, filled_by_repeat(out_of_fold.repeated(model)[:, rows], folds), folds)
         for model in first.aurocs

@@ -110,6 +110,23 @@ def test_the_evidence_is_of_all_repeats() -> None:
         assert gains[name].patients == PRESENT[:, 0].sum()
 
 
+def test_a_repeat_without_a_pair_leaves_the_verdict_open() -> None:
+    """Where one repeat's folds part every event with the image from every non-event, nothing is claimed."""
+    few = PRESENT.copy()
+    few[:, 0] = np.isin(np.arange(COUNT), [0, 1, 3, 4, 6, 7])
+    apart = replace(once(2), folds=np.where(few[:, 0], (LABELS == 1) * 1, once(2).folds))
+    whole = {name: once(1).logits["records"] for name in ("film", "records", "tables", "fused")}
+    first = OutOfFold(whole, np.where(few[:, 0], 0, once(1).folds), ())
+    found = replace(first, more=(replace(apart, logits=whole),))
+    one = judge(recipe(), found, LABELS, few, names=NAMES, images=IMAGES)
+    assert one.verdict.aurocs
+    many = over_repeats(one, recipe(), found, LABELS, few, names=NAMES, images=IMAGES)
+    assert many.verdict.word == "cannot tell"
+    assert not many.verdict.differences
+    assert "no event can be compared" in many.verdict.sentence()
+    weigh(recipe(), found, LABELS, few, names=NAMES, images=IMAGES, verdict=many.verdict)
+
+
 def test_few_events_are_said() -> None:
     assert notice(50, 1) == ""
     assert "22 patients" in notice(22, 1)
