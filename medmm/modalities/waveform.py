@@ -6,11 +6,12 @@ alone, so one prepared array serves every fold.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medmm.columns import Declared, ImageSpec
 from medmm.errors import ConfigError, DicomRefusal
@@ -66,6 +67,9 @@ class WaveformSettings(Declared):
 
     Attributes:
         channels: of the recording; one with another number is refused.
+        leads: names of the channels in the order in which the network gets them ("I", "aVR", "V1"), picked
+            from each recording by what it calls them; () takes the channels as they come, which is right
+            where one device wrote all recordings.
         seconds: taken, about the middle of the recording; a shorter one is padded with zeros.
         sampling_hz: rate resampled to.
         amplitude: "millivolt" keeps the physical scale, about each channel's median, and refuses a channel
@@ -74,11 +78,19 @@ class WaveformSettings(Declared):
     """
 
     channels: Count = 12
+    leads: tuple[str, ...] = ()
     seconds: Annotated[float, Field(gt=0)] = 10.0
     sampling_hz: Annotated[float, Field(gt=0)] = 100.0
     amplitude: Literal["millivolt", "robust"] = "millivolt"
     shift_seconds: Annotated[float, Field(ge=0)] = 0.0
     encoder: WaveformEncoderSettings = WaveformEncoderSettings()
+
+    @model_validator(mode="after")
+    def _one_lead_per_channel(self) -> WaveformSettings:
+        distinct = len({lead_name(lead) for lead in self.leads})
+        if self.leads and not distinct == len(self.leads) == self.channels:
+            raise ValueError(f"`leads` names each of the {self.channels} `channels` once")
+        return self
 
     @property
     def samples(self) -> int:
@@ -141,20 +153,36 @@ class Waveform(Modality):
         """Return ``[channel, sample]``, float32; see the class.
 
         Raises:
-            DicomRefusal: if the recording has another number of channels than the recipe's, a channel states
-                no voltage where millivolts are asked for, or nothing but padding.
+            DicomRefusal: if the recording has another number of channels than the recipe's, or not exactly
+                one of each lead, a channel states no voltage where millivolts are asked for, or nothing but
+                padding.
         """
-        wanted, (channels, size) = self.settings, loaded.array.shape
-        if channels != wanted.channels:
-            detail = f"modality {self.name!r} takes {wanted.channels} channels, this recording has {channels}"
-            raise DicomRefusal("inconsistent_geometry", detail)
-        if not loaded.valid.any(axis=1).all():
+        wanted, size = self.settings, loaded.array.shape[1]
+        order = self._order(loaded)
+        if not loaded.valid[order].any(axis=1).all():
             raise DicomRefusal("no_pixel_data", f"modality {self.name!r}: a channel is nothing but padding")
         step = loaded.sampling_hz / wanted.sampling_hz
         taps = axis_taps(size, wanted.samples, step, (size - 1) / 2, "linear")
-        rows = [resample(self._scaled(loaded, channel), [taps], 0.0) for channel in range(channels)]
+        rows = [resample(self._scaled(loaded, channel), [taps], 0.0) for channel in order]
         # Training reads a float16 cache of this array: what is scored is what was trained on.
         return np.stack(rows).astype(np.float16).astype(np.float32)
+
+    def _order(self, loaded: Recording) -> list[int]:
+        """Return which channels of a recording the network gets, in its order."""
+        held = [lead_name(name) for name in loaded.channels]
+        absent = [lead for lead in self.settings.leads if held.count(lead_name(lead)) != 1]
+        if absent:
+            detail = (
+                f"modality {self.name!r}: not exactly one channel of this recording is called {absent[0]!r}"
+            )
+            raise DicomRefusal("missing_tags", detail)
+        if self.settings.leads:
+            return [held.index(lead_name(lead)) for lead in self.settings.leads]
+        if len(held) != self.settings.channels:
+            wanted = self.settings.channels
+            detail = f"modality {self.name!r} takes {wanted} channels, this recording has {len(held)}"
+            raise DicomRefusal("inconsistent_geometry", detail)
+        return list(range(len(held)))
 
     def _scaled(self, loaded: Recording, channel: int) -> Float32:
         """Return one channel about its median, 0 where it is padding."""
@@ -223,6 +251,11 @@ class Waveform(Modality):
     def restore(self, state: Mapping[str, Any]) -> Self:
         """Return itself: nothing is fitted."""
         return self
+
+
+def lead_name(name: str) -> str:
+    """Return the name of a lead (PS3.16 CID 3001): "Lead I (Einthoven)", "Lead I" and "I" are one."""
+    return re.split("[(,]", name)[0].strip().casefold().removeprefix("lead").strip()
 
 
 def _clipped(values: Float32, farthest: float) -> Float32:

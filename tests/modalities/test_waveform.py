@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -53,8 +55,38 @@ def recording(
     return SeriesSource((path,))
 
 
+def called(source: SeriesSource, *names: str) -> SeriesSource:
+    """The recording with its channels called so."""
+    dataset = dcmread(source.files[0])
+    for channel, name in zip(dataset.WaveformSequence[0].ChannelDefinitionSequence, names, strict=True):
+        code = Dataset()
+        code.CodeMeaning = name
+        channel.ChannelSourceSequence = [code]
+    dataset.save_as(source.files[0])
+    return source
+
+
 def waveform(**settings: object) -> Waveform:
     return Waveform("ecg", WaveformSettings(**({"channels": LEADS, "seconds": 4} | settings)), DECLARED)
+
+
+def test_leads_are_picked_by_name_in_whatever_order_a_device_writes_them(tmp_path: Path) -> None:
+    source = called(recording(tmp_path / "a.dcm"), "Lead I (Einthoven)", "aVR, augmented voltage, right")
+    plain, named = waveform(), waveform(leads=("aVR", "I"))
+    as_stored = plain.transform(plain.load(source))
+    picked = named.transform(named.load(source))
+    assert np.array_equal(picked, as_stored[::-1])
+    assert not np.array_equal(picked, as_stored)
+    called(source, "AVR", "Lead I")
+    assert np.array_equal(named.transform(named.load(source)), as_stored)
+    one = waveform(channels=1, leads=("i",))
+    assert np.array_equal(one.transform(one.load(source)), as_stored[1:])
+    for names in (("II", "I"), ("I", "Lead I")):
+        with pytest.raises(DicomRefusal, match="not exactly one channel"):
+            named.transform(named.load(called(source, *names)))
+    for leads in (("I",), ("I", "lead i")):
+        with pytest.raises(ValidationError, match="names each of the 2"):
+            waveform(leads=leads)
 
 
 def test_a_recording_is_resampled_in_millivolts_about_its_median(tmp_path: Path) -> None:
