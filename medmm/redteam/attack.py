@@ -100,6 +100,8 @@ def attack(
     """
     tried, notes = columns(cohort, progress=progress)
     pairs = similar_persons([c for c in tried if c.family in ("field", "withheld", "person", "site")])
+    if with_withheld(cohort.spec) != cohort.spec:
+        notes.append("columns that are `never` were not tried: not all of them could be read with the others")
     if images:
         alike, pixels = _images(cohort, progress)
         pairs, tried = pairs + alike, tried + pixels

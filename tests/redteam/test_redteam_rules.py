@@ -197,6 +197,18 @@ def test_a_clock_that_no_rule_of_time_reads_is_named(small: Any) -> None:
     assert "2 of 2 rows" in told.means
 
 
+def test_withheld_columns_that_could_not_be_tried_are_said(small: Any) -> None:
+    planted(small)
+    small.spec["records"]["fields"]["discharge_code"] = {"role": "never", "why": "known later"}
+    (found,) = attack(open_for_attack(small.load(), small.root), small.root)
+    assert not [note for note in found.notes if "`never`" in note]
+    assert "records.discharge_code" in {item.what for item in found.findings}
+    small.spec["records"]["fields"]["gone"] = {"role": "never", "why": "in an older export"}
+    (found,) = attack(open_for_attack(small.load(), small.root), small.root)
+    assert [note for note in found.notes if "`never`" in note]
+    assert "records.discharge_code" not in {item.what for item in found.findings}
+
+
 def test_many_patients_with_common_values_are_compared_within_bounds() -> None:
     rng = np.random.default_rng(0)
     columns = [Column(str(n), "field", rng.integers(0, 30, 4000).astype(float).tolist()) for n in range(6)]
