@@ -16,8 +16,8 @@ from medmm.dicom import tags
 from medmm.dicom.contours import check_frames, draw_contours
 from medmm.dicom.geometry import Vector, lps_to_index
 from medmm.dicom.header import read_header
-from medmm.dicom.references import reference_of
-from medmm.dicom.segmentation import paint_segments
+from medmm.dicom.references import MaskReference, reference_of
+from medmm.dicom.segmentation import background, paint_segments
 from medmm.dicom.volume import MAX_VOLUME_BYTES, Volume
 from medmm.errors import DicomRefusal
 
@@ -72,7 +72,7 @@ def load_mask(path: Path, reference: Volume, *, structures: Sequence[str] | None
         path: a SEG (binary, fractional from half of its maximum on, or label map) or an RTSTRUCT, whose
             closed contours are filled even-odd, slice by slice.
         reference: the volume or image that gives the grid.
-        structures: labels to load, upper or lower case; all by default.
+        structures: labels to load, upper or lower case; all by default, but the background of a label map.
 
     Raises:
         DicomRefusal: ``unsupported_sop``; ``inconsistent_geometry`` when it was drawn on something else;
@@ -80,6 +80,27 @@ def load_mask(path: Path, reference: Volume, *, structures: Sequence[str] | None
     """
     header = read_header(path, tags.MASKED)
     drawn_on = reference_of(header)
+    affine = _checked_affine(drawn_on, reference)
+    chosen = _chosen(drawn_on.structures, structures)
+    if drawn_on.kind == "RTSTRUCT":
+        series = reference.summary.series_uid
+        check_frames(header, chosen, frame=reference.frame_of_reference, series=series)
+    elif structures is None:
+        left_out = background(header)
+        chosen = [position for position in chosen if position not in left_out]
+    shape = reference.valid.shape
+    if len(chosen) * reference.valid.size > MAX_VOLUME_BYTES:
+        raise DicomRefusal("resource_limit", f"{len(chosen)} masks of shape {shape}; name fewer structures")
+    canvas = np.zeros((len(chosen), *shape), np.bool_)
+    grid = canvas if len(shape) == 3 else canvas[..., None]
+    draw = paint_segments if drawn_on.kind == "SEG" else draw_contours
+    notes = draw(header, grid, lps_to_index(affine), chosen)
+    names = tuple(drawn_on.structures[index] for index in chosen)
+    return Mask(canvas, names, reference.spacing_mm, affine, drawn_on.kind, notes)
+
+
+def _checked_affine(drawn_on: MaskReference, reference: Volume) -> Float64:
+    """Return the image's affine, if a mask was drawn on that image."""
     by_frame = reference.frame_of_reference in set(drawn_on.frames_of_reference) - {""}
     if not by_frame and reference.summary.series_uid not in set(drawn_on.series_uids) - {""}:
         raise DicomRefusal(
@@ -87,19 +108,7 @@ def load_mask(path: Path, reference: Volume, *, structures: Sequence[str] | None
         )
     if reference.affine is None:
         raise DicomRefusal("missing_geometry", "the image that the mask lies on has no place in space")
-    chosen = _chosen(drawn_on.structures, structures)
-    if drawn_on.kind == "RTSTRUCT":
-        series = reference.summary.series_uid
-        check_frames(header, chosen, frame=reference.frame_of_reference, series=series)
-    shape = reference.valid.shape
-    if len(chosen) * reference.valid.size > MAX_VOLUME_BYTES:
-        raise DicomRefusal("resource_limit", f"{len(chosen)} masks of shape {shape}; name fewer structures")
-    canvas = np.zeros((len(chosen), *shape), np.bool_)
-    grid = canvas if len(shape) == 3 else canvas[..., None]
-    draw = paint_segments if drawn_on.kind == "SEG" else draw_contours
-    notes = draw(header, grid, lps_to_index(reference.affine), chosen)
-    names = tuple(drawn_on.structures[index] for index in chosen)
-    return Mask(canvas, names, reference.spacing_mm, reference.affine, drawn_on.kind, notes)
+    return reference.affine
 
 
 def _chosen(names: Sequence[str], wanted: Sequence[str] | None) -> list[int]:

@@ -67,6 +67,12 @@ def paint_segments(
     return (f"{outside} frames outside the image",) if outside else ()
 
 
+def background(header: Header) -> set[int]:
+    """Return which items of SegmentSequence are the background: number 0, in a label map alone."""
+    items = header.elements.sequences.get(tags.SEGMENTS, [])
+    return {position for position, item in enumerate(items) if item.integer(tags.SEGMENT_NUMBER) == 0}
+
+
 def _segments(header: Header, count: int) -> list[int | None]:
     """Return the segment of each frame, from its own functional groups or from the shared ones."""
     shared = header.elements.first(tags.SHARED_GROUPS) or Elements()

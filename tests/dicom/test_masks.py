@@ -129,6 +129,19 @@ def test_fractions_and_label_maps(scanner, kind, expected, syntax):
     np.testing.assert_array_equal(stored_grid(mask.array[0], volume)[0], [expected] * 3)
 
 
+def test_the_background_of_a_label_map_is_no_structure_unless_it_is_asked_for(scanner):
+    scanner.stack(PLACES)
+    volume = load(scanner.folder)
+    drawn = np.tile(np.array([0, 1, 1, 0], np.uint8), (1, 3, 1))
+    labels = [item(SegmentNumber=number, SegmentLabel=f"s{number}") for number in (0, 1)]
+    path = segmentation(
+        scanner, drawn, [frame(0.0, 1)], bits=8, SegmentationType="LABELMAP", SegmentSequence=labels
+    )
+    mask = load_mask(path, volume)
+    assert (mask.names, mask.box()) == (("s1",), (slice(1, 3), slice(0, 3), slice(0, 1)))
+    assert load_mask(path, volume, structures=["s0"]).array.sum() == 6
+
+
 def test_a_mask_of_something_else_is_refused(scanner, tmp_path):
     scanner.stack(PLACES)
     volume = load(scanner.folder)
