@@ -52,8 +52,8 @@ class FhirSource(Declared):
     Attributes:
         path: the folder, relative to the data root.
         systems: of several codings, that of the first of these systems is taken, else the first coding.
-        identifier: the system of the identifier by which images and other tables call the patient; None for
-            the id of the resource.
+        identifier: the system of the identifier by which images and other tables call the patient; whoever
+            has none is called "Patient/…". None for the id of the resource.
         timezone: local time of the site, in which DICOM files and tables without an offset from UTC are
             written; instants are converted to it, and in the hour that the clocks show twice to a date
             alone. None keeps them as they are.
@@ -103,21 +103,34 @@ def open_fhir(
         name: engine.keep_csv(path, canonical.RELATIONS[name], what=source.path)
         for name, path in paths.items()
     }
-    return {name: _named(name, relation, found["subjects"]) for name, relation in found.items()}
+    own = _own_name("subject_id") if source.identifier else "subject_id"
+    return {name: _named(name, relation, found["subjects"], own) for name, relation in found.items()}
 
 
-def _named(name: str, relation: str, people: str) -> Table:
-    """A relation whose subjects bear the name that the cohort uses; the reader put it into ``split``."""
+def _own_name(resource: str) -> str:
+    """SQL: what a patient without the identifier is called, so that no other's identifier can be the same."""
+    return f"CASE WHEN contains({resource}, '/') THEN {resource} ELSE 'Patient/' || {resource} END"
+
+
+def _named(name: str, relation: str, people: str, own: str) -> Table:
+    """A relation whose subjects bear the name that the cohort uses; the reader put it into ``split``.
+
+    Args:
+        name: of the relation.
+        relation: as it was read.
+        people: the relation ``subjects``.
+        own: SQL of the name of whoever has none there.
+    """
     columns = canonical.RELATIONS[name]
     if name == "subjects":
         select = {column: column for column in columns} | {
-            "subject_id": "coalesce(split, subject_id)",
+            "subject_id": f"coalesce(split, {own})",
             "split": "NULL",
         }
         return canonical.table(name, select, relation)
     select = {column: f"e.{column}" for column in columns}
-    select["subject_id"] = "coalesce(p.split, p.subject_id, e.subject_id)"
-    joined = f"{relation} e LEFT JOIN (SELECT DISTINCT ON (subject_id) * FROM {people}) p"
+    select["subject_id"] = f"coalesce(p.split, {own.replace('subject_id', 'e.subject_id')})"
+    joined = f"{relation} e LEFT JOIN (SELECT DISTINCT ON (subject_id) subject_id, split FROM {people}) p"
     return canonical.table(name, select, f"{joined} ON e.subject_id = p.subject_id")
 
 

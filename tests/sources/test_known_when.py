@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medmm.sources import canonical
 from medmm.sources.duck import Engine, literal
-from medmm.sources.fhir import FhirSource, _Reader
+from medmm.sources.fhir import FhirSource, _Reader, open_fhir
 from medmm.sources.postgres import PostgresSource, _parameters
 
 SEEN = {"subject": {"reference": "Patient/007"}, "effectiveDateTime": "2024-03-01T10:00:00Z"}
@@ -49,6 +51,29 @@ def test_a_drug_that_was_not_taken_is_no_drug(status: str, told: str) -> None:
 def test_a_reference_names_the_patient_in_whatever_form(reference: str, subject: str) -> None:
     study = {"resourceType": "ImagingStudy", "subject": {"reference": reference}}
     assert [event["subject_id"] for _, event in read(study)] == [subject]
+
+
+@pytest.mark.parametrize(
+    ("identifier", "names"),
+    [("urn:mrn", ["7", "Group/1", "Patient/7", "Patient/8"]), (None, ["7", "8", "A", "Group/1"])],
+)
+def test_nobody_takes_the_identifier_of_another(
+    tmp_path: Path, identifier: str | None, names: list[str]
+) -> None:
+    """The resource 7 has no identifier, and 7 is the identifier of the resource A."""
+    told = [{"resourceType": "Patient", "id": "A", "identifier": [{"system": "urn:mrn", "value": "7"}]}]
+    told += [{"resourceType": "Patient", "id": "7"}]
+    told += [
+        {"resourceType": "ImagingStudy", "subject": {"reference": reference}}
+        for reference in ("Patient/A", "Patient/7", "Patient/8", "Group/1")
+    ]
+    (tmp_path / "all.ndjson").write_text("\n".join(map(json.dumps, told)))
+    with Engine(threads=1) as engine:
+        found = open_fhir(engine, tmp_path, FhirSource(kind="fhir", identifier=identifier), None)
+        events = engine.rows(f"SELECT subject_id FROM {found['events'].relation}")
+        people = engine.rows(f"SELECT subject_id FROM {found['subjects'].relation}")
+    assert sorted(row[0] for row in events) == sorted(names)
+    assert {row[0] for row in people} < set(names)
 
 
 @pytest.mark.parametrize("zone", ["", "Z", "+00", "+02:00", " -0500"])
