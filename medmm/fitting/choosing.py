@@ -143,7 +143,10 @@ def weigh(
         labels[known],
         folds[:, known],
         availability(present[known], names),
-        {model: (logits[model][:, known], calibrated[model][:, known].mean(axis=0)) for model in logits},
+        {
+            model: (logits[model][:, known], calibrated[model][:, known].mean(axis=0))
+            for model in sorted(logits, key=lambda model: model != FUSED)
+        },
         resamples=recipe.comparison.resamples,
         seed=recipe.seed,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from medmm.evaluation.subgroups import SMALL_CELL
 from medmm.report.facts import Table
 from medmm.report.figures import Axis, axis_for, interval_row
 from medmm.report.wording import number
@@ -40,12 +41,14 @@ class Choosing:
     Attributes:
         axis: of all bars of the grid.
         rows: the availability grid.
+        calibration: of the same patterns and models.
         tables: (anchor, heading, table) of the rest.
         alias: what the model is registered as and why; empty where the recipe has no rule.
     """
 
     axis: Axis
     rows: tuple[GridRow, ...]
+    calibration: Table
     tables: tuple[tuple[str, str, Table], ...]
     alias: str
 
@@ -65,7 +68,26 @@ def choosing(evidence: Evidence, decision: Decision | None) -> Choosing:
     ]
     if decision is not None:
         tables.append(("promotion", "Promotion", _promotion(decision)))
-    return Choosing(axis, tuple(rows), tuple(tables), decision.sentence() if decision else "")
+    return Choosing(
+        axis, tuple(rows), _calibration(evidence), tuple(tables), decision.sentence() if decision else ""
+    )
+
+
+def _calibration(evidence: Evidence) -> Table:
+    rows = []
+    for cell in evidence.cells:
+        found, ratio = cell.calibration, cell.expected_to_observed
+        if found is None or ratio is None:
+            rows.append((cell.pattern, cell.model, "–", "–", "–"))
+        else:
+            agreed = (_plain(found.slope), _signed(found.intercept, 2), number(ratio))
+            rows.append((cell.pattern, cell.model, *agreed))
+    return Table(
+        columns=("patients with", "model", "slope", "intercept", "expected : observed"),
+        rows=tuple(rows),
+        note="Of the cross-fitted risks, 95 % intervals; slope 1, intercept 0 and 1 : 1 are ideal. Withheld"
+        f" where events, or patients without, are fewer than {SMALL_CELL}.",
+    )
 
 
 def _comparisons(evidence: Evidence) -> Table:
@@ -110,7 +132,11 @@ def _promotion(decision: Decision) -> Table:
     )
 
 
-def _signed(found: Estimate) -> str:
+def _plain(found: Estimate) -> str:
+    return "–" if math.isnan(found.value) else str(found)
+
+
+def _signed(found: Estimate, decimals: int = 3) -> str:
     if math.isnan(found.lower):
-        return f"{found.value:+.3f} (–)"
-    return f"{found.value:+.3f} ({found.lower:+.3f} to {found.upper:+.3f})"
+        return f"{found.value:+.{decimals}f} (–)" if math.isfinite(found.value) else "–"
+    return f"{found.value:+.{decimals}f} ({found.lower:+.{decimals}f} to {found.upper:+.{decimals}f})"
