@@ -3,7 +3,7 @@
     bundle/
       bundle.json            what it is: question, outcome, modalities, fusion, members, provenance
       preprocess.json        per modality: kind, settings, declaration, fitted state of each member
-      calibration.json       Platt slope and intercept
+      calibration.json       per outcome, slope and intercepts
       weights.safetensors    the torch weights, for image gradients
       encoders/<name>.onnx   the same networks for scoring
       fusion.onnx
@@ -30,10 +30,11 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from medmm.calibration import Platt
+from medmm.calibration import Calibration, Platt, calibration_from_json
 from medmm.columns import Declared, FieldSpec, ImageSpec, NotesSpec, ResultSpec
 from medmm.errors import BundleError, OutputError
 from medmm.modality import Declaration, Modality, Stacked, modality_class, restored
+from medmm.outcome import Task
 
 MANIFEST = "manifest.sha256"
 MAX_JSON_BYTES = 64 << 20
@@ -48,13 +49,18 @@ class Description(Declared):
     Attributes:
         modalities: names in the order of the presence vector.
         members: networks in the ensemble; their mean is the logit.
+        outcome: the first, or only, outcome; ``positives``, ``prevalence`` and ``threshold`` are its.
+        positives: training patients with the event; of a kind without events, with a label.
         prevalence: share of positives among the training patients.
+        tasks: every outcome (:class:`medmm.outcome.Task`), in the order of the network's logits.
+        rates: per outcome with classes, the share of each among the training patients who are labelled.
+        thresholds: the same of the further binary outcomes.
         threshold: calibrated risk at and above which the decision is "positive", or None.
         reference_digest: names the local file with the full reference population.
         evaluations: runs of the fusion that a game of an explanation may cost; None where it is exact.
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     medmm_version: str
     created: str
     name: str
@@ -72,6 +78,14 @@ class Description(Declared):
     positives: int
     prevalence: float
     threshold: float | None = None
+    tasks: tuple[dict[str, Any], ...]
+    rates: dict[str, dict[str, float]]
+    thresholds: dict[str, float]
+
+    def threshold_of(self, outcome: str) -> float | None:
+        """Return the risk at and above which a binary outcome is decided "positive"; None without one."""
+        return self.threshold if outcome == self.outcome else self.thresholds.get(outcome)
+
     calibrated_on: int
     seed: int
     reference_digest: str
@@ -85,6 +99,7 @@ class Bundle:
     Attributes:
         sha256: hash of the manifest; it names the bundle and never changes.
         modalities: fitted, each standing for all members of the ensemble.
+        calibrations: per outcome.
         metrics: the figures measured when it was trained.
     """
 
@@ -92,8 +107,20 @@ class Bundle:
     sha256: str
     description: Description
     modalities: Mapping[str, Modality]
-    calibration: Platt
+    calibrations: Mapping[str, Calibration]
     metrics: Mapping[str, Any]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Every outcome, in the order of the network's logits."""
+        return tuple(Task.from_json(entry) for entry in self.description.tasks)
+
+    @property
+    def calibration(self) -> Platt:
+        """The calibration of a bundle with one binary outcome."""
+        found = self.calibrations[self.description.outcome]
+        assert isinstance(found, Platt)
+        return found
 
 
 @contextmanager
@@ -176,14 +203,17 @@ def load(folder: Path) -> Bundle:
         description = Description.model_validate(_read_json(folder / "bundle.json"))
         preprocess = _read_json(folder / "preprocess.json")
         modalities = {name: _restore(name, preprocess[name]) for name in description.modalities}
-        calibration = Platt.from_json(_read_json(folder / "calibration.json"))
+        stored = _read_json(folder / "calibration.json")
+        calibrations = {
+            task["name"]: calibration_from_json(stored[task["name"]]) for task in description.tasks
+        }
         metrics = _read_json(folder / "metrics.json")
     except (KeyError, TypeError, ValidationError, json.JSONDecodeError) as error:
         kind = type(error).__name__
         raise BundleError(
             f"bundle {folder.name} was written by another version of medmm ({kind}); train anew"
         ) from error
-    return Bundle(folder, sha256, description, modalities, calibration, metrics)
+    return Bundle(folder, sha256, description, modalities, calibrations, metrics)
 
 
 def _restore(name: str, entry: Mapping[str, Any]) -> Modality:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -65,6 +66,66 @@ class Platt:
             return cls(float(str(slope)), float(str(intercept)))
         except ValueError as error:
             raise BundleError(f"calibration: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Shifted:
+    """One slope for every logit and an offset for each: ``calibrated logit k = slope * logit k + offset k``.
+
+    Of classes, a temperature and a bias per class (Alexandari et al. 2020); of levels, a slope and the
+    thresholds; of hazards, a level per interval; of a quantity, a straight line into its unit.
+
+    Attributes:
+        slope: not negative, as in :class:`Platt`.
+        offsets: one per calibrated logit.
+        spread: whether one logit is spread over all offsets, as levels and proportional hazards are.
+    """
+
+    slope: float
+    offsets: tuple[float, ...]
+    spread: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.slope) and self.slope >= 0 and all(map(math.isfinite, self.offsets))):
+            raise ValueError("a calibration needs a finite slope >= 0 and finite offsets")
+
+    def apply(self, logits: Floats | float) -> Float64:
+        """Return calibrated logits: of ``[..., output]``, or of ``[...]`` where one is spread."""
+        values = np.asarray(logits, dtype=np.float64)
+        if self.spread:
+            return np.asarray(self.slope * values[..., None] + np.asarray(self.offsets))
+        return np.asarray(
+            self.slope * values + (np.asarray(self.offsets) if len(self.offsets) > 1 else self.offsets[0])
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return the map as JSON values."""
+        return {
+            "method": "shifted",
+            "slope": self.slope,
+            "offsets": list(self.offsets),
+            "spread": self.spread,
+        }
+
+
+Calibration: TypeAlias = Platt | Shifted
+
+
+def calibration_from_json(values: Mapping[str, object]) -> Calibration:
+    """Read either map from its JSON values.
+
+    Raises:
+        BundleError: if they are none.
+    """
+    if values.get("method") != "shifted":
+        return Platt.from_json(values)
+    offsets, slope = values.get("offsets"), values.get("slope")
+    if not (isinstance(offsets, list) and offsets and all(map(_is_number, [*offsets, slope]))):
+        raise BundleError("calibration: a slope and a list of offsets, all numbers, are expected")
+    try:
+        return Shifted(float(str(slope)), tuple(map(float, offsets)), bool(values.get("spread")))
+    except ValueError as error:
+        raise BundleError(f"calibration: {error}") from error
 
 
 def sigmoid(logit: Floats | float) -> Float64:

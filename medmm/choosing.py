@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,17 @@ import numpy as np
 
 from medmm.arrays import Ints
 from medmm.cohort.link import Cohort
+from medmm.cohort.outcomes import OutcomeSpec
 from medmm.cohort.split import Splits, redrawn
 from medmm.fitting.candidates import Problem
 from medmm.fitting.choosing import Evidence, weigh
 from medmm.fitting.crossval import OutOfFold
-from medmm.fitting.judgement import Judgement, judge
+from medmm.fitting.judgement import Judgement, judge, judge_all
 from medmm.fitting.preflight import preflight
 from medmm.fitting.promotion import Decision, decide
 from medmm.fitting.repeats import notice as few_events
 from medmm.fitting.repeats import over_repeats
+from medmm.outcome import Task
 from medmm.recipe import Recipe
 from medmm.report import plots
 from medmm.sample import Patient
@@ -32,17 +34,19 @@ class Choice:
     """What a run is judged by, and what follows from it.
 
     Attributes:
-        judgement: over all repeats of the cross-validation.
-        evidence: availability grid, comparisons, net benefit.
+        judgements: per outcome; of one binary outcome, over all repeats of the cross-validation.
+        evidence: availability grid, comparisons, net benefit of one binary outcome; None of any other run.
         decision: of the recipe's promotion rules; None where it has none.
     """
 
-    judgement: Judgement
-    evidence: Evidence
+    judgements: Mapping[str, Judgement]
+    evidence: Evidence | None
     decision: Decision | None
 
     def to_json(self) -> dict[str, Any]:
         """Return what is added to metrics.json."""
+        if self.evidence is None:
+            return {}
         return self.evidence.to_json() | {"promotion": self.decision.to_json() if self.decision else None}
 
 
@@ -54,30 +58,52 @@ def choose(problem: Problem, out_of_fold: OutOfFold, *, worst_finding: str | Non
     """
     recipe, names, images = problem.recipe, list(problem.modalities), list(problem.images)
     present = problem.fitted(np.arange(len(problem.labels)))[1].present
+    if not _one_binary(problem.tasks):
+        asked = {"names": names, "images": images}
+        return Choice(
+            judge_all(recipe, out_of_fold, problem.labels, present, tasks=problem.tasks, **asked), None, None
+        )
     first = judge(recipe, out_of_fold, problem.labels, present, names=names, images=images)
     found = over_repeats(first, recipe, out_of_fold, problem.labels, present, names=names, images=images)
     evidence = weigh(
         recipe, out_of_fold, problem.labels, present, names=names, images=images, verdict=found.verdict
     )
     decision = None
-    if recipe.promotion is not None:
+    if recipe.promotion is not None and found.overall is not None:
         decision = decide(
             recipe.promotion, evidence, found.overall, singles=names, worst_finding=worst_finding
         )
-    return Choice(found, evidence, decision)
+    task = problem.tasks[0]
+    return Choice({task.name: replace(found, task=task)}, evidence, decision)
+
+
+def _one_binary(tasks: Sequence[Task | OutcomeSpec]) -> bool:
+    return len(tasks) == 1 and tasks[0].kind == "binary"
+
+
+def _rarer(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient]) -> int | None:
+    """Return how many patients are of the rarer class; None where not one binary outcome is predicted."""
+    if not _one_binary([cohort.spec.outcomes[name] for name in recipe.asked]):
+        return None
+    events = sum(patient.targets[recipe.asked[0]] == 1 for patient in patients)
+    return min(events, len(patients) - events)
 
 
 def further_folds(
     recipe: Recipe, cohort: Cohort, splits: Splits, patients: Sequence[Patient]
 ) -> tuple[Ints, ...]:
     """Return the folds of the further cross-validations that a recipe asks for, ``[patient]`` each."""
-    divisions = redrawn(cohort, splits, recipe.folds.count(_rarer(recipe, patients)) - 1)
+    rarer = _rarer(recipe, cohort, patients)
+    if rarer is None:
+        return ()
+    divisions = redrawn(cohort, splits, recipe.folds.count(rarer) - 1)
     return tuple(np.array([of[p.subject_id] for p in patients], dtype=np.int64) for of in divisions)
 
 
-def notice(recipe: Recipe, patients: Sequence[Patient], again: int) -> str:
+def notice(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient], again: int) -> str:
     """Return what must be known about so few events; an empty text where they are not few."""
-    return few_events(_rarer(recipe, patients), 1 + again)
+    rarer = _rarer(recipe, cohort, patients)
+    return "" if rarer is None else few_events(rarer, 1 + again)
 
 
 def said(decision: Decision | None, told: str) -> list[str]:
@@ -96,13 +122,10 @@ def checked(problem: Problem, divisions: Sequence[Ints], told: str) -> tuple[str
     return tuple(filter(None, (told, *odd[0])))
 
 
-def _rarer(recipe: Recipe, patients: Sequence[Patient]) -> int:
-    events = sum(patient.targets[recipe.outcome] == 1 for patient in patients)
-    return min(events, len(patients) - events)
-
-
 def track(run: Run, choice: Choice) -> None:
     """Log the evidence: figures of each pattern, the grid as a picture, and all of it as JSON."""
+    if choice.evidence is None:
+        return
     cells = {f"{cell.pattern}: {cell.model}": cell.auroc for cell in choice.evidence.cells if cell.auroc}
     run.final(
         {

@@ -51,7 +51,7 @@ def demo(folder: Path, *, patients: int, say: Callable[[str], None], progress: P
     say("5/5  explaining the highest score among those held out, and the held-out patients as a whole")
     outcome = planned.recipe.outcome
     unseen = [row for row in scored if TRAINED_ON not in row.warnings]
-    highest = max(unseen, key=lambda row: row.outcomes[outcome].probability)
+    highest = max(unseen, key=lambda row: row.outcomes[outcome].calibrated_logit)
     pages = explain_patients(
         trained.bundle, data, [highest.subject_id], reports, root=data, progress=progress
     )

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from medmm.bundle import load
+from medmm.arrays import Float64, Ints
+from medmm.bundle import Bundle, load
 from medmm.cohort.access import open_cohort
 from medmm.evaluation.discrimination import performance
+from medmm.evaluation.kinds import confused
+from medmm.evaluation.kinds import figures as kind_figures
 from medmm.held_out import CLAIM, open_held_out
+from medmm.outcome import TIMES, Task, check_labels, part, scored, width
 from medmm.scorer import Scorer
 
 Progress = Callable[[str, int, int], None]
@@ -28,20 +32,50 @@ def evaluate(
     linked = open_cohort(cohort, root, progress=progress)
     scorer = Scorer(loaded, linked.declarations)
     patients, opening = open_held_out(loaded, linked)
-    outcome = loaded.description.outcome
-    logits, labels = [], []
+    logits = np.full((len(patients), width(loaded.tasks)), np.nan)
     for done, patient in enumerate(patients):
-        score = scorer.score(patient)
-        if score.status == "scored":
-            logits.append(score.outcomes[outcome].calibrated_logit)
-            labels.append(patient.targets[outcome])
+        observed = scorer.observe(patient)
+        if not scorer.refusal(observed):
+            logits[done] = scorer.logits(scorer.encode(observed))
         if progress:
             progress("scoring", done + 1, len(patients))
-    figures = performance(np.array(labels), np.array(logits), threshold=loaded.description.threshold or 0.5)
-    events, refused = int(sum(labels)), len(patients) - len(labels)
+    found = []
+    for index, task in enumerate(loaded.tasks):
+        labels = np.array([patient.targets.get(task.name, np.nan) for patient in patients], dtype=np.float64)
+        own = part(logits if logits.shape[1] > 1 else logits[:, 0], loaded.tasks, index)
+        found += [f"outcome      {task.name}"] if len(loaded.tasks) > 1 else []
+        found += _lines(loaded, task, own, labels)
+    return [*found, f"this was opening {opening} of the held-out patients by this bundle"]
+
+
+def _lines(bundle: Bundle, task: Task, logits: Float64, labels: Float64) -> list[str]:
+    """Return the figures of one outcome, on the held-out patients with a label of it."""
+    labelled = np.isfinite(labels)
+    rows = scored(logits) & labelled
+    truth, calibrated = labels[rows], bundle.calibrations[task.name].apply(logits[rows])
+    head = f"held out {labelled.sum()} = {rows.sum()} scored + {(labelled & ~rows).sum()} refused"
+    events = int((truth > 0).sum())
+    if task.kind == "binary":
+        threshold = bundle.description.threshold_of(task.name) or 0.5
+        figures = performance(truth, calibrated, threshold=threshold)
+        counted, fewest = f"; {events} positive", events
+    else:
+        check_labels(task, truth)
+        ranked = calibrated if task.kind == "regression" else logits[rows]
+        figures = kind_figures(task, truth, (ranked, calibrated), np.zeros(len(truth), np.int64))
+        counted = f"; {events} events" if task.kind in TIMES else ""
+        fewest = events if task.kind in TIMES else len(truth)
+    confusion = confused(task, truth, calibrated)
     return [
-        f"held out {len(patients)} = {len(labels)} scored + {refused} refused; {events} positive",
+        head + counted,
         *(f"{name:<12} {figure}" for name, figure in figures.items()),
-        *([f"fewer than {CLAIM} events: an indication, not a claim"] if events < CLAIM else []),
-        f"this was opening {opening} of the held-out patients by this bundle",
+        *(_taken_for(task.classes, confusion) if confusion is not None else []),
+        *([f"fewer than {CLAIM} events: an indication, not a claim"] if fewest < CLAIM else []),
+    ]
+
+
+def _taken_for(classes: tuple[str, ...], confusion: Ints) -> list[str]:
+    return [
+        f"{name} was taken for: " + ", ".join(f"{n} {other}" for n, other in zip(row, classes, strict=True))
+        for name, row in zip(classes, confusion.tolist(), strict=True)
     ]

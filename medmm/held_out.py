@@ -18,7 +18,7 @@ CLAIM = 50
 
 
 def open_held_out(bundle: Bundle, cohort: Cohort) -> tuple[list[Patient], int]:
-    """Return the held-out patients with a known label, and which opening of them this is.
+    """Return the held-out patients with a known label of some outcome, and which opening of them this is.
 
     Who was held out is read from the run that trained the bundle; patients who came since then are on
     neither side. Without the run, the cohort must be the very one that was trained on.
@@ -27,12 +27,12 @@ def open_held_out(bundle: Bundle, cohort: Cohort) -> tuple[list[Patient], int]:
         DataError: if nobody was held out, or it cannot be known any more who was.
         OutputError: if the opening cannot be noted beside the bundle.
     """
-    outcome = bundle.description.outcome
+    outcomes = [task.name for task in bundle.tasks]
     sides = _sides(bundle, cohort)
     patients = [
         patient
         for patient in cohort.patients
-        if sides.get(patient.subject_id) == HELD_OUT and outcome in patient.targets
+        if sides.get(patient.subject_id) == HELD_OUT and any(name in patient.targets for name in outcomes)
     ]
     if not patients:
         raise DataError(

@@ -76,7 +76,7 @@ class Runtime:
         return embeddings.reshape(len(x), self.widths[name])
 
     def fuse(self, embeddings: Mapping[str, Float32], present: Bools, *, together: bool = False) -> Float64:
-        """Return logits ``[batch]``, before calibration.
+        """Return logits ``[batch]``, or ``[batch, output]`` where there are several, before calibration.
 
         Args:
             embeddings: ``[batch, width]`` per modality; finite and otherwise arbitrary where absent.
@@ -86,7 +86,8 @@ class Runtime:
         feeds = {name: np.ascontiguousarray(embeddings[name], np.float32) for name in self.names}
         feeds["present"] = np.ascontiguousarray(present, np.float32)
         logits: Float32 = _rows(lambda part: self._fusion.run(None, part)[0], feeds, together=together)
-        return logits.reshape(len(present)).astype(np.float64)
+        several = logits.ndim > 1 and logits.shape[1] > 1
+        return (logits if several else logits.reshape(len(present))).astype(np.float64)
 
     def logit(self, inputs: Mapping[str, Float32]) -> float:
         """Return one patient's logit, before calibration.

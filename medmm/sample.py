@@ -172,13 +172,30 @@ class Player:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One predicted outcome of one patient: log-odds before and after calibration, and the risk."""
+    """One predicted outcome of one patient.
 
-    kind: Literal["binary"]
+    Attributes:
+        kind: binary, multiclass, ordinal, regression, survival or cox (:mod:`medmm.outcome`).
+        logit: uncalibrated: log-odds of the event; of the likeliest class above the mean of all classes; of
+            a level or a time the score that ranks patients; of a quantity, in standard deviations.
+        calibrated_logit: the same after calibration; of levels, log-odds of being above the lowest; a
+            quantity itself.
+        probability: of the event; of the likeliest class or level; of an event by the last day; None of a
+            quantity.
+        decision: "positive" or "negative" where there is a threshold; the likeliest class or level.
+        value: the quantity, in its unit.
+        probabilities: per class or level, adding up to 1; or per day, of an event by then.
+        logits: per class, its uncalibrated logit above the mean of all classes.
+    """
+
+    kind: str
     logit: float
     calibrated_logit: float
-    probability: float
+    probability: float | None
     decision: str = ""
+    value: float | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    logits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

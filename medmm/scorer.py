@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from medmm.arrays import Bools, Float32
+from medmm.arrays import Bools, Float32, Float64
 from medmm.bundle import Bundle
-from medmm.calibration import sigmoid
+from medmm.calibration import Calibration
 from medmm.cohort.site import site_mark
 from medmm.columns import ImageSpec, NotesSpec
 from medmm.errors import BundleError, ConfigError, DataError, DicomRefusal
 from medmm.modality import Declaration, present
+from medmm.outcome import TIMES, Component, Task, components, part, read, width
 from medmm.runtime import Runtime
 from medmm.sample import (
     Absence,
@@ -129,23 +130,29 @@ class Scorer:
         }
         return Encoded(embeddings, np.array([name in observed.inputs for name in names], dtype=bool))
 
-    def logit(self, encoded: Encoded) -> float:
-        """Return the uncalibrated logit of one patient: the record that everything else must agree with."""
+    def logits(self, encoded: Encoded) -> Float64:
+        """Return one patient's uncalibrated logits ``[output]``: the record that all else must agree with."""
         batch = {name: values[np.newaxis] for name, values in encoded.embeddings.items()}
-        logit = float(self.runtime.fuse(batch, encoded.present[np.newaxis])[0])
-        if not np.isfinite(logit):
+        logits = np.atleast_1d(self.runtime.fuse(batch, encoded.present[np.newaxis])[0])
+        if not np.isfinite(logits).all():
             raise BundleError("the network gives no finite logit; the bundle is damaged")
-        return logit
+        return np.asarray(logits, dtype=np.float64)
+
+    def logit(self, encoded: Encoded, component: Component | None = None) -> float:
+        """Return one component of the logits, by default the first: what an explanation takes apart."""
+        asked = component or self.components[0]
+        return float(self.logits(encoded) @ asked.direction)
+
+    @cached_property
+    def components(self) -> tuple[Component, ...]:
+        """Everything that can be explained: each outcome, or each class of one with several."""
+        return components(self.bundle.tasks)
 
     def score(self, patient: Patient) -> Score:
         """Score one patient; whoever cannot be scored gets a row with the reason."""
         observed = self.observe(patient)
         reason = self.refusal(observed)
-        outcomes = (
-            {}
-            if reason
-            else {self.bundle.description.outcome: self.outcome(self.logit(self.encode(observed)))}
-        )
+        outcomes = {} if reason else self.outcomes(self.logits(self.encode(observed)))
         return Score(
             subject_id=patient.subject_id,
             status="refused" if reason else "scored",
@@ -184,13 +191,60 @@ class Scorer:
                 return f"{name} is required: {observed.absent[name]}"
         return "" if observed.inputs else "no_data"
 
+    def outcomes(self, logits: Float64) -> dict[str, Outcome]:
+        """Return every outcome of one patient's logits ``[output]``."""
+        found, tasks = {}, self.bundle.tasks
+        for index, task in enumerate(tasks):
+            own = logits if width(tasks) == 1 else part(logits[None], tasks, index)[0]
+            own = np.asarray(own[0]) if own.ndim and task.outputs == 1 else own
+            threshold = self.bundle.description.threshold_of(task.name)
+            found[task.name] = outcome_of(task, own, self.bundle.calibrations[task.name], threshold)
+        return found
+
     def outcome(self, logit: float) -> Outcome:
-        """Return the calibrated outcome of a logit, with the decision where the bundle has a threshold."""
-        calibrated = float(self.bundle.calibration.apply(logit))
-        probability = float(sigmoid(calibrated))
-        threshold = self.bundle.description.threshold
+        """Return the calibrated outcome of a logit of a bundle with one binary outcome."""
+        return self.outcomes(np.array([logit]))[self.bundle.description.outcome]
+
+
+def outcome_of(task: Task, logits: Float64, calibration: Calibration, threshold: float | None) -> Outcome:
+    """Return one calibrated outcome of one patient.
+
+    Args:
+        task: the outcome.
+        logits: ``[]`` where it has one output, else ``[output]``; uncalibrated.
+        calibration: of the outcome.
+        threshold: of a binary outcome, the risk at and above which it is decided "positive".
+    """
+    calibrated = calibration.apply(logits)
+    said = read(task, calibrated)
+    if task.kind == "binary":
+        probability = float(said)
         decision = "" if threshold is None else "positive" if probability >= threshold else "negative"
-        return Outcome("binary", logit, calibrated, probability, decision)
+        return Outcome("binary", float(logits), float(calibrated), probability, decision)
+    if task.kind == "regression":
+        return Outcome(task.kind, float(logits), float(said), None, value=float(said))
+    if task.kind in TIMES:
+        risks = {f"{end:g}": float(1 - alive) for end, alive in zip(task.ends, said, strict=True)}
+        score = float(logits) if task.outputs == 1 else float(task.component(logits, 0))
+        level = float(calibrated.mean())
+        return Outcome(task.kind, score, level, risks[f"{task.ends[-1]:g}"], probabilities=risks)
+    place = int(said.argmax())
+    shares = dict(zip(task.classes, map(float, said), strict=True))
+    if task.kind == "ordinal":
+        decided = task.classes[place]
+        return Outcome(
+            task.kind, float(logits), float(calibrated[0]), shares[decided], decided, probabilities=shares
+        )
+    above = {name: float(task.component(logits, index)) for index, name in enumerate(task.classes)}
+    return Outcome(
+        kind=task.kind,
+        logit=above[task.classes[place]],
+        calibrated_logit=float(task.component(calibrated, place)),
+        probability=float(said[place]),
+        decision=task.classes[place],
+        probabilities=shares,
+        logits=above,
+    )
 
 
 def check_contract(bundle: Bundle, declarations: Mapping[str, Declaration]) -> None:

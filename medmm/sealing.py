@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from medmm import bundle
-from medmm.arrays import Float64
+from medmm.arrays import Bools, Float32, Float64
 from medmm.attribution.game import Reference
 from medmm.attribution.gate import GatePatient, GateReport, gate
 from medmm.attribution.reference import base_and_error, centroids, population, to_arrays
@@ -33,7 +33,9 @@ from medmm.fitting.crossval import Final, OutOfFold, final_network
 from medmm.fitting.inputs import Inputs, prepare_table
 from medmm.fitting.judgement import Judgement
 from medmm.network.export import export
+from medmm.network.network import weighed
 from medmm.network.weights import save_weights
+from medmm.outcome import TIMES, Component, columns, components, rates, scored
 from medmm.outputs.certificates import write_certificates
 from medmm.report.cards import model_card
 from medmm.runtime import Runtime
@@ -44,10 +46,27 @@ GATE_PATIENTS = 12
 ENCODE_BATCH = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A bundle's networks with one component of their logits, ``logits @ direction``, as the logit."""
+
+    runtime: Runtime
+    direction: Float64
+
+    def encode(self, name: str, x: Float32, /) -> Float32:
+        """Return embeddings ``[batch, width]``."""
+        return self.runtime.encode(name, x)
+
+    def fuse(self, embeddings: Mapping[str, Float32], present: Bools, /) -> Float64:
+        """Return one logit each, ``[batch]``."""
+        logits = self.runtime.fuse(embeddings, present)
+        return np.asarray((logits if logits.ndim > 1 else logits[:, None]) @ self.direction)
+
+
 def seal(
     problem: Problem,
     out_of_fold: OutOfFold,
-    judgement: Judgement,
+    judgements: Mapping[str, Judgement],
     *,
     run: Path,
     spec: CohortSpec,
@@ -73,18 +92,32 @@ def seal(
         (folder / "reference").mkdir()
         means = centroids(whole, runtime, seed=problem.recipe.seed)
         save_file(to_arrays(means), folder / "reference" / "centroids.safetensors")
-        description = _describe(problem, judgement, final, spec, cohort_digest, whole)
+        description = _describe(problem, judgements, final, spec, cohort_digest, whole)
+        parts = components(problem.tasks)
         gates = {
-            name: _gate_json(_gate(problem, final, inputs, name, judgement)) for name in _pictured(problem)
+            f"{name} ({part.name})" if len(parts) > 1 else name: _gate_json(
+                _gate(problem, final, inputs, name, judgements[part.task.name], part)
+            )
+            for name in _pictured(problem)
+            for part in parts
         }
-        bases = {each.kind: base_and_error(runtime, each)[0] for each in (whole, means)}
-        metrics = judgement.to_json() | {"gate": gates, "reference_bases": bases} | dict(chosen or {})
+        bases = {
+            part.name: {
+                each.kind: base_and_error(Explained(runtime, part.direction), each)[0]
+                for each in (whole, means)
+            }
+            for part in parts
+        }
+        told = {name: judgement.to_json() for name, judgement in judgements.items()}
+        metrics = told[problem.tasks[0].name] | {"outcomes": told, "gate": gates, "reference_bases": bases}
+        metrics |= dict(chosen or {})
         bundle.write_json(folder / "bundle.json", description.model_dump(mode="json"))
         bundle.write_json(folder / "preprocess.json", bundle.preprocess_json(final.modalities))
-        bundle.write_json(folder / "calibration.json", judgement.calibration.to_json())
+        calibrations = {name: judgement.calibration.to_json() for name, judgement in judgements.items()}
+        bundle.write_json(folder / "calibration.json", calibrations)
         bundle.write_json(folder / "metrics.json", metrics)
         (folder / "MODEL_CARD.md").write_text(model_card(description.model_dump(), metrics))
-    _keep_local(run / "local", whole, problem, judgement, out_of_fold)
+    _keep_local(run / "local", whole, problem, judgements, out_of_fold)
     return bundle.verify(run / "bundle")
 
 
@@ -126,7 +159,9 @@ def _population(runtime: Runtime, inputs: Inputs, tables: Sequence[str]) -> Refe
     )
 
 
-def _gate(problem: Problem, final: Final, inputs: Inputs, name: str, judgement: Judgement) -> GateReport:
+def _gate(
+    problem: Problem, final: Final, inputs: Inputs, name: str, judgement: Judgement, explained: Component
+) -> GateReport:
     """Run the sanity battery on a few training patients who have the image, chosen by the recipe's seed."""
     have = np.flatnonzero(inputs.prepared[name].row_of >= 0)
     chosen = np.sort(np.random.default_rng(problem.recipe.seed).permutation(have)[:GATE_PATIENTS])
@@ -135,8 +170,10 @@ def _gate(problem: Problem, final: Final, inputs: Inputs, name: str, judgement: 
         values, present = inputs.batch(np.array([row]))
         arrays = {key: tensor[0].numpy() for key, tensor in values.items()}
         patients.append(GatePatient(arrays, present[0].numpy().astype(bool)))
-    skill = (judgement.figures[name]["auroc"], judgement.counts[name][0])
-    return gate(final.network, patients, name, skill=skill, seed=problem.recipe.seed)
+    figures, own = judgement.figures[name], f"auroc.{explained.task.components[explained.index]}"
+    ranked = figures.get(own) or figures.get("auroc") or figures["c_index"]
+    network = weighed(final.network, explained.direction.tolist())
+    return gate(network, patients, name, skill=(ranked, judgement.counts[name][0]), seed=problem.recipe.seed)
 
 
 def _gate_json(found: GateReport) -> dict[str, Any]:
@@ -145,44 +182,58 @@ def _gate_json(found: GateReport) -> dict[str, Any]:
 
 def _describe(
     problem: Problem,
-    judgement: Judgement,
+    judgements: Mapping[str, Judgement],
     final: Final,
     spec: CohortSpec,
     cohort_digest: str,
     whole: Reference,
 ) -> bundle.Description:
-    recipe, labels = problem.recipe, problem.labels
-    outcome = spec.outcomes[recipe.outcome]
+    recipe, labels, first = problem.recipe, columns(problem.labels), problem.tasks[0]
+    known = labels[np.isfinite(labels[:, 0]), 0]
+    judgement = judgements[first.name]
+    counted = first.kind == "binary" or first.kind in TIMES
+    wider = {"outputs": problem.outputs} if problem.outputs > 1 else {}
     return bundle.Description(
         medmm_version=version("medmm"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         name=recipe.name,
         question=recipe.question,
         intended_use=recipe.intended_use,
-        outcome=recipe.outcome,
-        outcome_label=outcome.label or recipe.outcome,
+        outcome=first.name,
+        outcome_label=spec.outcomes[first.name].label or first.name,
         modalities=tuple(final.modalities),
         # One modality alone is a base with nothing stacked upon it.
-        fusion={"kind": recipe.fusion.kind, "options": recipe.fusion.options()}
+        fusion={"kind": recipe.fusion.kind, "options": recipe.fusion.options() | wider}
         if len(final.modalities) > 1
-        else {"kind": "late_stack", "options": {}},
+        else {"kind": "late_stack", "options": wider},
         evaluations=recipe.explanation.evaluations if "map" in recipe.fusion.needs else None,
         final_model=recipe.final_model,
         members=final.members,
         cohort=spec.name,
         cohort_digest=cohort_digest,
         trained_on=len(labels),
-        positives=int(labels.sum()),
-        prevalence=float(labels.mean()),
+        positives=int((known > 0).sum()) if counted else len(known),
+        prevalence=float((known > 0).mean()) if counted else 1.0,
         threshold=judgement.threshold,
-        calibrated_on=int(np.isfinite(judgement.calibrated).sum()),
+        tasks=tuple(task.to_json() for task in problem.tasks),
+        rates={task.name: rates(task, own) for task, own in zip(problem.tasks, labels.T, strict=True)},
+        thresholds={
+            name: one.threshold
+            for name, one in judgements.items()
+            if one.threshold is not None and name != first.name
+        },
+        calibrated_on=int(scored(judgement.calibrated).sum()),
         seed=recipe.seed,
         reference_digest=whole.digest,
     )
 
 
 def _keep_local(
-    folder: Path, whole: Reference, problem: Problem, judgement: Judgement, out_of_fold: OutOfFold
+    folder: Path,
+    whole: Reference,
+    problem: Problem,
+    judgements: Mapping[str, Judgement],
+    out_of_fold: OutOfFold,
 ) -> None:
     """Keep what describes patients out of the bundle, readable by this user alone."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -192,7 +243,8 @@ def _keep_local(
         "site": site_mark(),
         "pseudonyms": list(problem.pseudonyms),
         "folds": out_of_fold.folds.tolist(),
-        "calibrated": _listed(judgement.calibrated),
+        "calibrated": _listed(judgements[problem.tasks[0].name].calibrated),
+        "outcomes": {name: _listed(judgement.calibrated) for name, judgement in judgements.items()},
         "logits": {model: _listed(logits) for model, logits in out_of_fold.logits.items()},
     }
     (folder / "training.json").write_text(json.dumps(record))
@@ -202,5 +254,7 @@ def _keep_local(
         file.chmod(0o600)
 
 
-def _listed(logits: Float64) -> list[float | None]:
+def _listed(logits: Float64) -> list[Any]:
+    if logits.ndim > 1:
+        return [_listed(row) for row in logits]
     return [None if np.isnan(value) else float(value) for value in logits]

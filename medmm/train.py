@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -16,29 +14,25 @@ from medmm import choosing, tracking
 from medmm.arrays import Ints
 from medmm.cohort.access import open_cohort
 from medmm.cohort.link import Cohort
-from medmm.cohort.spec import CohortSpec, data_root, load_spec
-from medmm.cohort.split import Splits, assign, check_folds, decide
+from medmm.cohort.outcomes import counted
+from medmm.cohort.spec import data_root, load_spec
+from medmm.cohort.split import assign, check_folds, decide
 from medmm.columns import ImageSpec
-from medmm.dicom import certificate_summary
 from medmm.errors import ConfigError, OutputError, told
-from medmm.evaluation.subgroups import Subgroup
-from medmm.fitting.assemble import assemble, outer_folds, training_patients
-from medmm.fitting.candidates import Problem
-from medmm.fitting.crossval import OutOfFold, fits, repeat
-from medmm.fitting.judgement import Judgement
+from medmm.fitting.assemble import assemble, outer_folds, tasks_of, training_patients
+from medmm.fitting.crossval import fits, repeat
 from medmm.fitting.partition import deal
-from medmm.fitting.promotion import Decision
 from medmm.fitting.rehearsal import rehearse as rehearsed
 from medmm.recipe import LateStack, Recipe, check_outcome, cohort_folder, load_recipe
 from medmm.redteam.record import record
-from medmm.report import plots
-from medmm.report.choosing import choosing as chosen_sections
-from medmm.report.facts import FlowStep, Predictor, Provenance
 from medmm.report.images import Tile, contact_sheet
 from medmm.report.page import write_page
-from medmm.report.training import LearningCurve, TrainingPage, decided_table, render_training
+from medmm.report.training import render_training
 from medmm.sample import Patient
 from medmm.sealing import seal
+from medmm.telling import Plan, Trained, summary, track, track_images, training_page
+
+__all__ = ["Plan", "Trained", "open_run", "plan", "rehearse", "summary", "train"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -47,42 +41,6 @@ SHEET_TILES = 24
 
 SMOKE_PATIENTS = 80
 """Patients of a smoke run: enough for two folds of both classes, few enough for a minute."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A recipe with the cohort that it names, linked.
-
-    Attributes:
-        folder: of the cohort.
-        patients: those who are trained on.
-        folds: ``[patient]``.
-        more: the folds of further repeats of the cross-validation.
-        notice: what must be known about few events; empty where they are not few.
-    """
-
-    folder: Path
-    recipe: Recipe
-    spec: CohortSpec
-    cohort: Cohort
-    splits: Splits
-    patients: Sequence[Patient]
-    folds: Ints
-    root: Path
-    more: tuple[Ints, ...] = ()
-    notice: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What a run left behind; ``lines`` say it in words."""
-
-    run: Path
-    bundle: Path
-    sha256: str
-    judgement: Judgement
-    decision: Decision | None = None
-    notice: str = ""
 
 
 def plan(
@@ -107,18 +65,20 @@ def plan(
     linked = open_cohort(folder, root, progress=progress)
     linked, division = decide(linked, folder=folder, file=splits)
     cohort = assign(linked, division)
-    patients = training_patients(cohort, recipe.outcome)
+    patients = training_patients(cohort, recipe)
     more: tuple[Ints, ...] = ()
     if smoke:
-        recipe, patients = _smaller(recipe, patients)
+        recipe, patients = _smaller(recipe, cohort, patients)
     else:
-        check_folds(linked, division, recipe.outcome)
+        for name in recipe.asked:
+            if linked.spec.outcomes[name].kind == "binary":
+                check_folds(linked, division, name)
         more = choosing.further_folds(recipe, linked, division, patients)
     folds = outer_folds(patients)
     if smoke:
-        labels = [f"{patient.targets[recipe.outcome]}" for patient in patients]
+        labels = dealt_by(recipe, cohort, patients)
         folds = deal(labels, [patient.subject_id for patient in patients], folds=2, seed=recipe.seed)
-    notice = choosing.notice(recipe, patients, len(more))
+    notice = choosing.notice(recipe, cohort, patients, len(more))
     where = data_root(linked.spec, root)
     return Plan(folder, recipe, linked.spec, cohort, division, patients, folds, where, more, notice)
 
@@ -149,27 +109,28 @@ def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress
         )
         notices = choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
         out_of_fold = repeat(problem, planned.folds, planned.more)
-        kept = (planned.cohort, run, planned.root, recipe.outcome, planned.splits)
+        binary = [name for name in recipe.asked if planned.spec.outcomes[name].kind == "binary"]
+        kept = (planned.cohort, run, planned.root, binary, planned.splits)
         worst = record(tracked, *kept) if register else None  # no smoke run
         choice = choosing.choose(problem, out_of_fold, worst_finding=worst)
         sha256 = seal(
             problem,
             out_of_fold,
-            choice.judgement,
+            choice.judgements,
             run=run,
             spec=planned.spec,
             cohort_digest=planned.cohort.digest,
             chosen=choice.to_json(),
         )
         page = run / "training.html"
-        write_page(render_training(_page(planned, out_of_fold, choice, sha256, notices)), page)
-        _track(tracked, planned, out_of_fold, choice.judgement)
+        write_page(render_training(training_page(planned, out_of_fold, choice, sha256, notices)), page)
+        track(tracked, planned, out_of_fold, choice.judgements)
         choosing.track(tracked, choice)
-        _track_images(tracked, problem)
+        track_images(tracked, problem)
         tracked.text("training.html", page.read_text())
         if worst is not None:
             choosing.register(tracked, run / "bundle", recipe.name, choice.decision)
-    return Trained(run, run / "bundle", sha256, choice.judgement, choice.decision, planned.notice)
+    return Trained(run, run / "bundle", sha256, choice.judgements, choice.decision, planned.notice)
 
 
 def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> list[str]:
@@ -183,8 +144,11 @@ def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> 
     notices = choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
     rehearsal = rehearsed(problem, planned.folds, again=len(planned.more))
     lines = [account.line() for account in planned.cohort.flow.accounts]
-    positives = int(problem.labels.sum())
-    lines.append(f"training {len(problem.labels)} patients, {positives} positive, {recipe.outcome}")
+    for name in recipe.asked:
+        known = [patient.targets[name] for patient in planned.patients if name in patient.targets]
+        spec = planned.spec.outcomes[name]
+        told = f"{int(sum(known))} positive" if spec.kind == "binary" else counted(spec, known)
+        lines.append(f"training {len(known)} patients, {told}, {name}")
     lines += [f"notice   {notice}" for notice in notices]
     lines += [
         f"{cost.name:<12} {cost.patients} patients, input {cost.shape}, {cost.parameters:,} parameters, "
@@ -211,9 +175,23 @@ def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> 
     return lines
 
 
-def _smaller(recipe: Recipe, patients: Sequence[Patient]) -> tuple[Recipe, list[Patient]]:
-    """Keep the smoke run's patients, both classes and every modality among them, and two epochs."""
-    labels = [f"{p.targets[recipe.outcome]}{sorted(n for n, s in p.sources.items() if s)}" for p in patients]
+def dealt_by(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient]) -> list[str]:
+    """Return the group of each patient by the first outcome, in which a smoke run deals them."""
+    first = recipe.asked[0]
+    task = tasks_of(recipe, cohort, patients)[0]
+    if task.kind == "binary" and len(recipe.asked) == 1:
+        return [f"{patient.targets[first]}" for patient in patients]
+    labels = np.array([patient.targets.get(first, np.nan) for patient in patients], dtype=np.float64)
+    return [f"{group}" for group in task.strata(labels)]
+
+
+def _smaller(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient]) -> tuple[Recipe, list[Patient]]:
+    """Keep the smoke run's patients, every class and every modality among them, and two epochs."""
+    groups = dealt_by(recipe, cohort, patients)
+    labels = [
+        f"{group}{sorted(n for n, s in p.sources.items() if s)}"
+        for group, p in zip(groups, patients, strict=True)
+    ]
     share = max(1, len(patients) // SMOKE_PATIENTS)
     chosen = deal(labels, [patient.subject_id for patient in patients], folds=share, seed=recipe.seed) == 0
     fusion = recipe.fusion
@@ -276,125 +254,3 @@ def _epochs(progress: Progress | None, planned: Plan) -> Callable[[str, int, Map
             progress("fitting", (len(started) - 1) * epochs + epoch + 1, total)
 
     return report
-
-
-def _page(
-    planned: Plan, out_of_fold: OutOfFold, choice: choosing.Choice, sha256: str, notices: tuple[str, ...]
-) -> TrainingPage:
-    """Fill the page about this run; no patient is on it."""
-    judgement = choice.judgement
-    recipe, subjects = planned.recipe, planned.cohort.flow.subjects
-    left = tuple((reason, count) for reason, count in subjects.parts.items() if reason != "kept")
-    kept = subjects.parts.get("kept", 0)
-    others = kept - len(planned.patients)
-    predictors = [
-        Predictor(model, *judgement.counts[model], found["auroc"], found["auprc"], found["brier"])
-        for model, found in judgement.figures.items()
-    ]
-    curves = [
-        LearningCurve(
-            name=name,
-            train=tuple(row["loss"] for row in history.epochs),
-            tuning=tuple(row["select_loss"] for row in history.epochs if "select_loss" in row),
-            best_epoch=history.best_epoch + 1,
-        )
-        for name, history in out_of_fold.histories.items()
-        if "inner" not in name
-    ]
-    return TrainingPage(
-        title=recipe.name,
-        question=recipe.question,
-        intended_use=recipe.intended_use,
-        provenance=Provenance(
-            bundle_sha256=sha256,
-            medmm_version=version("medmm"),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            recipe=recipe.name,
-            cohort=planned.spec.name,
-            cohort_sha256=planned.cohort.digest,
-            seeds={"recipe": recipe.seed, "splits": planned.spec.splits.seed},
-        ),
-        flow=(
-            FlowStep("subjects in any source", subjects.total, left),
-            FlowStep("in the cohort", kept, (("held out, or without a label", others),) if others else ()),
-            FlowStep("trained on", len(planned.patients)),
-        ),
-        predictors=tuple(sorted(predictors, key=lambda predictor: predictor.name != "fused")),
-        decided=decided_table(judgement.figures, judgement.threshold),
-        verdict=judgement.verdict,
-        chosen=chosen_sections(choice.evidence, choice.decision),
-        curves=tuple(curves),
-        settings=tuple((key, str(value)) for key, value in recipe.fitting.model_dump().items()),
-        warnings=notices,
-    )
-
-
-def _track(run: tracking.Run, planned: Plan, out_of_fold: OutOfFold, judgement: Judgement) -> None:
-    """Log what a reader of the run needs; no patient, path or free text."""
-    recipe = planned.recipe
-    run.params(recipe.model_dump(mode="json", exclude={"question", "intended_use", "cohort"}))
-    run.dataset(planned.spec.name, planned.cohort.digest)
-    for name, history in out_of_fold.histories.items():
-        if "inner" in name:
-            continue
-        label = name.replace("/", ".")
-        run.epochs(
-            [(epoch, {f"{label}.{k}": v for k, v in row.items()}) for epoch, row in enumerate(history.epochs)]
-        )
-    run.final(
-        {
-            f"{model}.{measure}": (estimate.value, estimate.lower, estimate.upper)
-            for model, measures in judgement.figures.items()
-            for measure, estimate in measures.items()
-            if np.isfinite(estimate.value)
-        }
-    )
-    run.text("recipe.json", recipe.model_dump_json(indent=1, exclude={"cohort"}))
-    aurocs = {model: measures["auroc"] for model, measures in judgement.figures.items()}
-    run.figure("auroc", plots.intervals(aurocs, title="AUROC out-of-fold", reference=0.5))
-    run.figure("calibration", plots.calibration(judgement.overall))
-    outer = {name: history.epochs for name, history in out_of_fold.histories.items() if "inner" not in name}
-    run.figure("learning", plots.learning(outer))
-    balance = plots.gains({name: epochs for name, epochs in outer.items() if name.endswith("/fused")})
-    if balance:
-        run.figure("modalities", balance)
-    if judgement.verdict:
-        gains = {f"fused - {name}": gain for name, gain in judgement.verdict.differences.items()}
-        run.figure("verdict", plots.intervals(gains, title=judgement.verdict.word, reference=0.0))
-        run.text("verdict", judgement.verdict.sentence())
-
-
-def _track_images(run: tracking.Run, problem: Problem) -> None:
-    """Log what became of the series of every image block: counts and ranges, no series and no pseudonym."""
-    for name, prepared in problem.images.items():
-        found = certificate_summary(prepared.certificates)
-        run.epochs([(0, {f"{name}.series.{status}": count for status, count in found["status"].items()})])
-        run.text(f"certificates/{name}.json", json.dumps(found, indent=1))
-
-
-def summary(trained: Trained) -> list[str]:
-    """Return what a run found, as lines for a terminal."""
-    judgement = trained.judgement
-    lines = []
-    for model, measures in judgement.figures.items():
-        patients, events = judgement.counts[model]
-        lines.append(f"{model:<12} AUROC {measures['auroc']}  of {patients} patients, {events} positive")
-    fused = judgement.figures["fused"]
-    lines.append(
-        f"deciding     accuracy {fused['accuracy']}, recall {fused['recall']}, F1 {fused['f1']}"
-        f" at a risk of {judgement.threshold or 0.5:.2g}, out-of-fold"
-    )
-    lines += [f"with {group.category}: {_described(group)}" for group in judgement.patterns]
-    lines.append(
-        judgement.verdict.sentence() if judgement.verdict else "no image to judge, or nothing beside it"
-    )
-    lines += choosing.said(trained.decision, trained.notice)
-    lines.append(f"report   {trained.run / 'training.html'}")
-    lines += [f"bundle   {trained.bundle}", f"sha256   {trained.sha256}"]
-    return lines
-
-
-def _described(group: Subgroup) -> str:
-    if group.patients is None:
-        return "fewer than 11 patients"
-    return f"{group.patients} patients, AUROC {group.auroc}" if group.auroc else f"{group.patients} patients"

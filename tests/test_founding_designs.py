@@ -68,3 +68,18 @@ def test_notes_and_an_image_fit_together(door: Door, written: Path, tmp_path: Pa
     assert done.code == 0, done.err
     assert re.search(r"notes +\d+ patients, input \(32,\)", done.out)
     assert re.search(r"radiograph +\d+ patients, input \(1, 64, 64\)", done.out)
+
+
+@pytest.mark.slow
+def test_notes_and_an_image_into_a_softmax_of_three_classes(door: Door, written: Path, tmp_path: Path) -> None:
+    pipeline, runs = REPOSITORY / "pipelines" / "synthetic_disposition", tmp_path / "runs"
+    done = door("train", pipeline, "--root", written, "--runs", runs, "--smoke")
+    assert done.code == 0, done.err
+    assert re.search(r"fused +accuracy [\d.]+ .* balanced accuracy [\d.]+ .* macro F1", done.out)
+    bundle = next(runs.glob("synthetic_disposition-*")) / "bundle"
+    found = json.loads((bundle / "metrics.json").read_text())
+    assert sum(map(sum, found["confusion"])) == found["out_of_fold"]["fused"]["patients"]
+    assert found["verdict"]["measure"] == "mean AUROC"
+    page = explained(door, bundle, written, somebody(written, "disposition.csv"), tmp_path / "pages")
+    assert "The probabilities add up to 1" in page
+    assert len(re.findall(r"Receipt: (home|ward|intensive care), ", page)) == 3

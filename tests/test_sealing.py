@@ -111,7 +111,7 @@ def test_away_from_the_site_an_explanation_falls_back_to_centroids_and_says_so(s
     explainer = Explainer(bundle, {name: m.declaration for name, m in bundle.modalities.items()})
     assert explainer.reference.kind == "centroids"
     assert explainer.training is None
-    bases = bundle.metrics["reference_bases"]
+    bases = bundle.metrics["reference_bases"]["deterioration"]
     assert explainer.base_error == pytest.approx(abs(bases["centroids"] - bases["population"]))
 
 

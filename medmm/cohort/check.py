@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from medmm.catalogue import agreement
 from medmm.cohort.archive import Candidate
 from medmm.cohort.flow import Account, Flow
 from medmm.cohort.link import Cohort
+from medmm.cohort.outcomes import counted
 from medmm.columns import FieldSpec, ResultSpec, Status, Value
 from medmm.sample import Absence, Source
 from medmm.sources.tables import SUFFIXES
@@ -53,7 +54,7 @@ class CheckReport:
     Attributes:
         patterns: per combination of blocks, the patients who have exactly those.
         coverage: per field and image block, who has it.
-        outcomes: per outcome, (positive, labelled).
+        outcomes: per binary outcome, (positive, labelled).
         choices: per image block, and per block's mask, how many series were chosen, and not, by reason.
         inherited: per field, which of its ranges are the catalogue's, and from which source.
         warnings: what a person should look at, without patient data.
@@ -67,6 +68,7 @@ class CheckReport:
     choices: Mapping[str, Mapping[str, int]]
     inherited: Mapping[str, str]
     warnings: Sequence[str]
+    counted: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Return the report as plain lines."""
@@ -75,14 +77,15 @@ class CheckReport:
             lines.append(" · ".join(f"{pattern} {count}" for pattern, count in self.patterns.items()))
         for name, (positive, labelled) in self.outcomes.items():
             lines.append(f"{name}: {positive} of {labelled} positive")
+        lines += [f"{name}: {told}" for name, told in self.counted.items()]
         for block, fates in self.choices.items():
             parts = " + ".join(f"{count} {fate}" for fate, count in fates.items())
             lines.append(f"{block}: {sum(fates.values())} candidates = {parts}")
         lines += [coverage.line() for coverage in self.coverage if coverage.absent]
         lines += [f"{name}: {told}" for name, told in self.inherited.items()]
-        for field, cells in self.flow.unparsable.items():
+        for name, cells in self.flow.unparsable.items():
             shown = ", ".join(f"{text[:20]!r} x{count}" for text, count in list(cells.items())[:10])
-            lines.append(f"cannot be read: {field}: {shown}")
+            lines.append(f"cannot be read: {name}: {shown}")
         lines += [f"look at: {finding.line()}" for finding in self.flow.findings]
         return lines + [f"warning: {warning}" for warning in self.warnings]
 
@@ -100,10 +103,13 @@ def check(cohort: Cohort, *, root: Path | None = None) -> CheckReport:
         cohort: a whole cohort, with outcomes.
         root: folder of its data, to name tables in it that the specification does not mention.
     """
-    outcomes = {}
-    for name in cohort.spec.outcomes:
+    outcomes, told = {}, {}
+    for name, spec in cohort.spec.outcomes.items():
         found = [patient.targets[name] for patient in cohort.patients if name in patient.targets]
-        outcomes[name] = (int(sum(found)), len(found))
+        if spec.kind == "binary":
+            outcomes[name] = (int(sum(found)), len(found))
+        else:
+            told[name] = counted(spec, found)
     coverage = list(_coverage(cohort))
     warnings = [
         *_source_warnings(cohort, root),
@@ -119,6 +125,7 @@ def check(cohort: Cohort, *, root: Path | None = None) -> CheckReport:
         _choices(cohort),
         _inherited(cohort),
         warnings,
+        told,
     )
 
 
@@ -260,7 +267,7 @@ def _value_warnings(cohort: Cohort, name: str, values: Sequence[Value]) -> Itera
         yield f"{name}: everybody has the same value; it tells nothing"
     if known and isinstance(known[0], str) and distinct > MIN_PATIENTS and distinct > len(known) / 2:
         yield f"{name}: nearly every patient has a category of their own; is it an id or free text?"
-    for outcome in cohort.spec.outcomes:
+    for outcome in [key for key, spec in cohort.spec.outcomes.items() if spec.kind == "binary"]:
         labelled = [
             (value.value, patient.targets[outcome])
             for value, patient in zip(values, cohort.patients, strict=True)

@@ -12,6 +12,7 @@ from typing import Protocol
 from medmm.cohort import wide
 from medmm.cohort.facts import Facts, last_known
 from medmm.cohort.moments import Moment
+from medmm.cohort.outcomes import labels as read_labels
 from medmm.cohort.roles import check_columns, tables_to_read
 from medmm.cohort.spec import CohortSpec, Records
 from medmm.columns import FieldSpec, Value
@@ -173,12 +174,12 @@ class Opened:
         if not self.outcomes:
             return {}
         return {
-            name: wide.labels(
+            name: read_labels(
                 wide.cells(
                     self.engine,
                     self.table(outcome),
                     outcome.id or self.spec.subjects.id,
-                    [outcome.column or name],
+                    outcome.columns(name),
                     restricted=self.restricted,
                 ),
                 name,

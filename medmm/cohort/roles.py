@@ -24,7 +24,9 @@ def needed(spec: CohortSpec, *, outcomes: bool) -> dict[str, dict[str, str]]:
         columns[table][column] = why
     for name, outcome in spec.outcomes.items() if outcomes else ():
         columns[outcome.table][outcome.id or spec.subjects.id] = f"outcomes.{name}.id"
-        columns[outcome.table][outcome.column or name] = f"outcomes.{name}.column"
+        for column in outcome.columns(name):
+            word = "event" if column == outcome.event else "column"
+            columns[outcome.table][column] = f"outcomes.{name}.{word}"
     return dict(columns)
 
 

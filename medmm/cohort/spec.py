@@ -15,7 +15,8 @@ from medmm.catalogue import with_catalogue
 from medmm.cohort.declare import did_you_mean, read_yaml, refuse_questions, validated
 from medmm.cohort.division import Share, Splits
 from medmm.cohort.origin import Filter, Source, with_source
-from medmm.columns import AssumeKnown, Declared, FieldSpec, ImageSpec, NotesSpec, ResultSpec, Words
+from medmm.cohort.outcomes import OutcomeSpec
+from medmm.columns import AssumeKnown, Declared, FieldSpec, ImageSpec, NotesSpec, ResultSpec
 from medmm.errors import UNUSABLE_PATH, ConfigError, told
 
 BLOCKS = ("records", "biomarkers", "series", "notes")
@@ -71,23 +72,6 @@ class SameDay(Declared):
 
     index_study: Knowledge = "not_known"
     results: Knowledge = "not_known"
-
-
-class OutcomeSpec(Declared):
-    """One outcome: a column of a table with at most one row per subject.
-
-    ``negative`` may be left out when the column holds one other word besides ``positive``.
-    """
-
-    table: str
-    id: str | None = None
-    column: str | None = None
-    where: Filter = Field(default_factory=dict)
-    kind: Literal["binary"] = "binary"
-    positive: int | str | bool
-    negative: int | str | bool | None = None
-    missing_codes: Words = ()
-    label: str | None = None
 
 
 class ResultColumns(Declared):
@@ -319,6 +303,8 @@ class CohortSpec(Declared):
                     f"splits.stratify: {word!r} is no outcome, subgroup or image block"
                     + did_you_mean(word, strata)
                 )
+            if word in self.outcomes and self.outcomes[word].kind == "regression":
+                raise ValueError(f"splits.stratify: {word!r} is a quantity, and strata are made of classes")
         fields = list(self.records.fields) if self.records else []
         for key, named, what, having in (
             ("groups", self.splits.groups, "field of the records", fields),
@@ -405,7 +391,7 @@ class CohortSpec(Declared):
 
     def _is_outcome(self, column: str) -> bool:
         table = self.records.table if self.records else None
-        return any(o.table == table and (o.column or n) == column for n, o in self.outcomes.items())
+        return any(o.table == table and column in o.columns(n) for n, o in self.outcomes.items())
 
 
 def load_spec(path: Path) -> CohortSpec:

@@ -12,11 +12,12 @@ import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medmm.cohort.link import Cohort
+from medmm.cohort.outcomes import counted
 from medmm.cohort.wholes import TRAIN, Member, by_group, by_site, by_subject, by_time, by_whole, nested
 from medmm.errors import DataError, OutputError
 from medmm.sample import Patient, SeriesSource
@@ -273,15 +274,22 @@ def lines(cohort: Cohort, splits: Splits) -> list[str]:
         name = f"fold {place[1] + 1}" if place[0] == TRAIN else "held out"
         counts = ", ".join(
             f"{int(sum(p.targets.get(outcome, 0.0) for p in here))} {outcome}"
-            for outcome in cohort.spec.outcomes
+            if spec.kind == "binary"
+            else f"{outcome}: {counted(spec, [p.targets[outcome] for p in here if outcome in p.targets])}"
+            for outcome, spec in cohort.spec.outcomes.items()
         )
         told.append(f"{name:<8} {len(here)} subjects" + (f", {counts}" if counts else ""))
     return [*told, f"digest   {splits.digest}"]
 
 
 def _check_classes(cohort: Cohort) -> None:
-    for name in cohort.spec.outcomes:
-        counts = Counter(p.targets[name] for p in cohort.patients if name in p.targets)
+    for name, spec in cohort.spec.outcomes.items():
+        values = [p.targets[name] for p in cohort.patients if name in p.targets]
+        counts = Counter(float(value > 0) if spec.kind == "survival" else value for value in values)
+        if spec.kind not in ("binary", "survival", "regression"):
+            _check_every_class(name, spec.names, counts)
+        if spec.kind == "survival" and set(counts) == {1.0}:
+            continue  # nobody censored
         if len(counts) < 2:
             found = "no labels" if not counts else f"{sum(counts.values())} labels of one class"
             raise DataError(
@@ -294,11 +302,23 @@ def _check_classes(cohort: Cohort) -> None:
             )
 
 
+def _check_every_class(name: str, classes: Sequence[str], counts: Mapping[float, int]) -> None:
+    for place, word in enumerate(classes):
+        if not counts.get(float(place)):
+            raise DataError(
+                f"outcome {name!r}: nobody is {word!r}; a model needs every class, so check `classes`, or"
+                " leave it out"
+            )
+
+
 def _stratum(cohort: Cohort, patient: Patient) -> tuple[str, ...]:
     words = []
     for word in cohort.spec.splits.stratify:
         if word in cohort.spec.outcomes:
-            words.append(f"{patient.targets.get(word, '')}")
+            label = patient.targets.get(word)
+            if label is not None and cohort.spec.outcomes[word].kind == "survival":
+                label = float(label > 0)
+            words.append("" if label is None else f"{label}")
         elif word in cohort.spec.images:
             words.append("present" if isinstance(patient.sources[word], SeriesSource) else "absent")
         else:

@@ -17,6 +17,7 @@ import numpy as np
 from medmm.arrays import Bools, Float64, Ints
 from medmm.cohort.disclosure import SMALL, hidden, lines_of
 from medmm.cohort.link import Cohort
+from medmm.cohort.outcomes import grouped, groups_of
 from medmm.columns import ResultSpec, Status
 from medmm.sample import SeriesSource
 
@@ -166,9 +167,9 @@ def _members(cohort: Cohort) -> list[tuple[str, str, list[bool]]]:
     for split, name in (("train", "training"), ("held_out", "held out")):
         if any(p.split == "held_out" for p in people):
             found.append((name, "split", [p.split == split for p in people]))
-    for outcome in cohort.spec.outcomes:
-        for told, value in (("yes", 1.0), ("no", 0.0), ("not known", None)):
-            who = [p.targets.get(outcome) == value for p in people]
+    for outcome, spec in cohort.spec.outcomes.items():
+        for told, value in groups_of(spec):
+            who = [grouped(spec, p.targets.get(outcome)) == value for p in people]
             if any(who):
                 found.append((f"{outcome}: {told}", outcome, who))
     return found

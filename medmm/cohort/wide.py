@@ -10,8 +10,8 @@ from datetime import date
 
 from medmm.cohort.facts import Fact, read_fact
 from medmm.cohort.moments import Moment, iso_moment, sql_aware, sql_day, sql_instant_us
-from medmm.cohort.spec import OutcomeSpec, Records
-from medmm.cohort.values import parse_number, read_field, read_number
+from medmm.cohort.spec import Records
+from medmm.cohort.values import read_field, read_number
 from medmm.columns import MISSING, FieldSpec, Status, Value
 from medmm.errors import DataError
 from medmm.sources.duck import Engine, quoted
@@ -196,34 +196,6 @@ def _days_before(moment: Moment, spec: FieldSpec, prediction: Moment) -> Value:
     if spec.plausible and not spec.plausible[0] <= offset <= spec.plausible[1]:
         return Value(None, Status.IMPLAUSIBLE, shown, offset_days=offset)
     return Value(offset, Status.KNOWN, shown, offset_days=offset)
-
-
-def labels(found: Cells, name: str, spec: OutcomeSpec) -> dict[str, float]:
-    """Return the label of every subject that has one: 1.0 for `positive`, 0.0 otherwise.
-
-    Raises:
-        DataError: if the column holds a word that is neither, and `negative` does not settle it.
-    """
-    texts = {subject: row[0] for subject, row in found.items() if row[0] and row[0] not in spec.missing_codes}
-    positive = _canonical(spec.positive)
-    words = {_canonical(text) for text in texts.values()}
-    others = words - {positive}
-    negative = {_canonical(spec.negative)} if spec.negative is not None else others
-    if len(negative) > 1 or others - negative:
-        raise DataError(
-            f"outcome {name!r}: {spec.table} holds {len(words)} different labels; a binary outcome has"
-            " `positive` and `negative`, so declare both, and the rest as `missing_codes`"
-        )
-    return {subject: float(_canonical(text) == positive) for subject, text in texts.items()}
-
-
-def _canonical(word: object) -> str:
-    """One spelling per label: "1", "1.0" and 1 are the same, and so are "True" and true."""
-    text = str(word).strip()
-    number = parse_number(text)
-    if number is not None and number.value is not None and not number.comparator and not number.flag:
-        return f"{number.value:g}"
-    return text.lower() if text.lower() in ("true", "false") else text
 
 
 def _trimmed(column: str) -> str:

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from medmm.arrays import Float64
+from medmm.arrays import Float64, Ints
 from medmm.errors import DataError
 from medmm.evaluation.discrimination import auroc_measure, has_pair
 from medmm.evaluation.resampling import (
@@ -50,10 +50,11 @@ class Verdict:
             not help" when its upper bound is below the margin against at least one; else "cannot tell",
             also where no event can be compared with a non-event of the same fold.
         patients: who have the image and a score of every model.
-        events: of these patients.
+        events: of these patients; -1 where the outcome has none.
         aurocs: AUROC of each model, within folds; empty where nothing can be compared.
         differences: AUROC of the fused model minus that of each other model; empty with ``aurocs``.
-        margin: the smallest gain in AUROC that would count.
+        margin: the smallest gain that would count.
+        measure: what is compared, "AUROC" unless the outcome is of another kind.
     """
 
     word: Word
@@ -62,6 +63,7 @@ class Verdict:
     aurocs: Mapping[str, Estimate]
     differences: Mapping[str, Estimate]
     margin: float
+    measure: str = "AUROC"
 
     def sentence(self) -> str:
         """Return the verdict in plain words, with its figures."""
@@ -70,11 +72,13 @@ class Verdict:
             "does not help": f"The image does not help (a gain of {self.margin:.2f} or more is excluded)",
             "cannot tell": "These data cannot tell whether the image helps",
         }[self.word]
-        asked = f"{answer}: on {self.patients} patients with the image ({self.events} events)"
+        counted = f" ({self.events} events)" if self.events >= 0 else ""
+        asked = f"{answer}: on {self.patients} patients with the image{counted}"
+        article = "an" if self.measure == "AUROC" else "a"
         if not self.aurocs:
             return f"{asked}, no event can be compared with a non-event of the same fold."
         return (
-            f"{asked}, out-of-fold, the fused model has an AUROC of {self.aurocs[FUSED]}; "
+            f"{asked}, out-of-fold, the fused model has {article} {self.measure} of {self.aurocs[FUSED]}; "
             f"{'; '.join(self._against())} (95 % intervals)."
         )
 
@@ -163,6 +167,43 @@ def with_figures(
     """Return the verdict of the same comparison from other figures of it, such as the mean of repeats."""
     deciding = [differences[name] for name in TABLE_ONLY if name in differences]
     return replace(found, word=_word(deciding, found.margin), aurocs=aurocs, differences=differences)
+
+
+def verdict_by(
+    measures: Mapping[str, Measure],
+    strata: Ints,
+    folds: Ints,
+    *,
+    measure: str,
+    margin: float = MARGIN,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Verdict:
+    """Compare by another measure than a binary outcome's AUROC; see :func:`verdict`.
+
+    Args:
+        measures: per model, what is compared, as a function of weights; "fused" and a table-only one among
+            them.
+        strata: ``[patient]``, groups inside which patients are redrawn.
+        folds: ``[patient]``.
+        measure: its name in words.
+        margin: the smallest gain that would count.
+        resamples: number of bootstrap resamples.
+        seed: of the bootstrap.
+    """
+    others = [name for name in measures if name != FUSED]
+    gains = {f"{FUSED} - {name}": _gain(measures[FUSED], measures[name]) for name in others}
+    found = bootstrap({**measures, **gains}, strata, folds, resamples=resamples, seed=seed)
+    differences = {name: found[f"{FUSED} - {name}"] for name in others}
+    return Verdict(
+        word=_word([differences[name] for name in TABLE_ONLY if name in differences], margin),
+        patients=len(strata),
+        events=-1,
+        aurocs={name: found[name] for name in measures},
+        differences=differences,
+        margin=margin,
+        measure=measure,
+    )
 
 
 def _gain(fused: Measure, other: Measure) -> Measure:

@@ -93,7 +93,7 @@ def checked_folds(folds: npt.ArrayLike | None, patients: int) -> Ints:
     return values.astype(np.int64)
 
 
-def resampled_weights(labels: Bools, folds: Ints, resamples: int, seed: int) -> Iterator[Float64]:
+def resampled_weights(labels: Bools | Ints, folds: Ints, resamples: int, seed: int) -> Iterator[Float64]:
     """Yield chunks of weights ``[resample, patient]``: patients redrawn within fold × class, rescaled.
 
     Of a stratum of n patients, n - 1 are drawn and count n / (n - 1) each: drawing n of them has only
@@ -115,10 +115,10 @@ def resampled_weights(labels: Bools, folds: Ints, resamples: int, seed: int) -> 
         yield weights
 
 
-def _strata(labels: Bools, folds: Ints) -> list[Ints]:
+def _strata(labels: Bools | Ints, folds: Ints) -> list[Ints]:
     """Return the patients of each fold × class; those alone in theirs as one stratum of their class."""
     strata: list[Ints] = []
-    for label in (False, True):
+    for label in np.unique(labels):
         cells = [np.flatnonzero((folds == fold) & (labels == label)) for fold in np.unique(folds)]
         several = sorted((cell for cell in cells if len(cell) > 1), key=len, reverse=True)
         alone = [cell for cell in cells if len(cell) == 1]
@@ -131,7 +131,12 @@ def _strata(labels: Bools, folds: Ints) -> list[Ints]:
 
 
 def bootstrap(
-    measures: dict[str, Measure], labels: Bools, folds: Ints, *, resamples: int = RESAMPLES, seed: int = 0
+    measures: dict[str, Measure],
+    labels: Bools | Ints,
+    folds: Ints,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> dict[str, Estimate]:
     """Return each measure with its percentile 95 % interval, all on the same resamples (so: paired).
 

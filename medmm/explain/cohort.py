@@ -20,7 +20,10 @@ from medmm.evaluation.resampling import Estimate
 from medmm.evaluation.subgroups import Subgroup, availability
 from medmm.explain.courses import newest_number
 from medmm.explain.explainer import Explained, Explainer, OutOfFoldRecord
-from medmm.explain.patient import estimate, label_of, provenance
+from medmm.explain.kinds import kinds_page
+from medmm.explain.patient import estimate, provenance
+from medmm.explain.predicted import only_binary
+from medmm.explain.waterfalls import label_of
 from medmm.fitting.judgement import groups
 from medmm.held_out import open_held_out
 from medmm.report.cohort import (
@@ -76,6 +79,8 @@ def cohort_page(
         DataError: if nobody is held out, somebody held out was trained on, or the out-of-fold scores are
             not at this site.
     """
+    if not only_binary(explainer):
+        return kinds_page(explainer, cohort, held_out=held_out, progress=progress)
     judged = _held_out(explainer, cohort, progress) if held_out else _out_of_fold(explainer, cohort, progress)
     explained = _explained(explainer, judged, progress)
     description, labels, risks = explainer.description, judged.labels, np.asarray(sigmoid(judged.logits))

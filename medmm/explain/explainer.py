@@ -25,6 +25,7 @@ from medmm.attribution.reference import base_and_error, from_arrays, medoids
 from medmm.bundle import Bundle, Description
 from medmm.errors import BundleError, DataError
 from medmm.modality import Declaration
+from medmm.outcome import Component
 from medmm.runtime import Runtime
 from medmm.sample import Attribution
 from medmm.scorer import Observed, Scorer
@@ -39,14 +40,16 @@ class BatchedRuntime:
     """The bundle's networks over many coalitions at once; a score itself is always computed alone."""
 
     runtime: Runtime
+    direction: Float64
 
     def encode(self, name: str, x: Float32, /) -> Float32:
         """Return embeddings ``[batch, width]``."""
         return self.runtime.encode(name, x, together=True)
 
     def fuse(self, embeddings: Mapping[str, Float32], present: Bools, /) -> Float64:
-        """Return uncalibrated logits ``[batch]``."""
-        return self.runtime.fuse(embeddings, present, together=True)
+        """Return one component of the uncalibrated logits, ``[batch]``."""
+        logits = self.runtime.fuse(embeddings, present, together=True)
+        return np.asarray((logits if logits.ndim > 1 else logits[:, None]) @ self.direction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,12 @@ class Explainer:
     def __init__(self, bundle: Bundle, declarations: Mapping[str, Declaration]) -> None:
         self.bundle = bundle
         self.scorer = Scorer(bundle, declarations)
-        self.model = BatchedRuntime(self.scorer.runtime)
+        self.first = self.scorer.components[0]
+        self.model = self.model_of(self.first)
+
+    def model_of(self, component: Component) -> BatchedRuntime:
+        """Return the networks whose logit is one component."""
+        return BatchedRuntime(self.scorer.runtime, component.direction)
 
     @property
     def description(self) -> Description:
@@ -124,7 +132,7 @@ class Explainer:
         The distance of centroids is that of their base from the whole population's, measured in training.
         """
         if self.reference.kind == "centroids":
-            bases = self.bundle.metrics["reference_bases"]
+            bases = self.bundle.metrics["reference_bases"][self.first.name]
             return float(abs(bases["centroids"] - bases["population"]))
         return base_and_error(self.model, self.reference)[1]
 
@@ -145,7 +153,7 @@ class Explainer:
 
     @cached_property
     def network(self) -> Network:
-        """The torch network of the bundle, for image gradients."""
+        """The torch network of the bundle."""
         from medmm.network.network import build
         from medmm.network.weights import load_weights
 
@@ -159,21 +167,25 @@ class Explainer:
         load_weights(network, self.bundle.folder / "weights.safetensors")
         return network.eval()
 
-    def explain(self, observed: Observed, reference: Reference | None = None) -> Explained:
-        """Take one patient's logit apart, and check that the parts add up to the logit on record.
+    def explain(
+        self, observed: Observed, reference: Reference | None = None, component: Component | None = None
+    ) -> Explained:
+        """Take one component of a patient's logits apart, by default the first, and check the sum.
 
         Raises:
             ExplanationError: if an attribution misses the scored logit by more than 1e-5.
         """
         reference = reference or self.reference
         encoded = self.encoded(observed)
-        logit = self.scorer.logit(self.scorer.encode(observed))
-        outcome = self.description.outcome
+        asked = component or self.first
+        model = self.model_of(asked)
+        logit = self.scorer.logit(self.scorer.encode(observed), asked)
+        outcome = asked.name
         budget = Budget(seed=self.description.seed, runs=self.description.evaluations)
-        shares = modality_attribution(self.model, encoded, reference, outcome=outcome, budget=budget)
+        shares = modality_attribution(model, encoded, reference, outcome=outcome, budget=budget)
         fields = {
             name: field_attribution(
-                self.model,
+                model,
                 encoded,
                 reference,
                 name,
@@ -187,25 +199,42 @@ class Explainer:
         receipts = {part.component: receipt(part, logit) for part in (shares, *fields.values())}
         return Explained(logit, shares, fields, receipts)
 
+    def shares(self, observed: Observed, component: Component) -> Attribution:
+        """Return the shares of the modalities in one component, against the centroids; checked as above."""
+        budget = Budget(seed=self.description.seed, runs=self.description.evaluations)
+        found = modality_attribution(
+            self.model_of(component),
+            self.encoded(observed),
+            self.centroids,
+            outcome=component.name,
+            budget=budget,
+        )
+        receipt(found, self.scorer.logit(self.scorer.encode(observed), component))
+        return found
+
     def encoded(self, observed: Observed) -> Encoded:
         """Return one patient as the games take it."""
         scored = self.scorer.encode(observed)
         return Encoded(scored.embeddings, dict(observed.rows), scored.present)
 
-    def image_map(self, observed: Observed, name: str) -> ImageMap:
-        """Return where in one image the logit comes from.
+    def image_map(self, observed: Observed, name: str, component: Component | None = None) -> ImageMap:
+        """Return where in one image a component of the logits comes from, by default the first.
 
         Raises:
             ExplanationError: if torch and the scored logit disagree by more than 1e-5.
         """
         from medmm.attribution.image import check_agreement, integrated_gradients
+        from medmm.network.network import weighed
 
+        asked = component or self.first
+        network = weighed(self.network, asked.direction.tolist())
         present = np.array([other in observed.inputs for other in self.description.modalities])
-        found = integrated_gradients(self.network, observed.inputs, present, name)
-        check_agreement(found, self.scorer.logit(self.scorer.encode(observed)))
+        found = integrated_gradients(network, observed.inputs, present, name)
+        check_agreement(found, self.scorer.logit(self.scorer.encode(observed), asked))
         return found
 
-    def gate(self, name: str) -> Mapping[str, Any]:
-        """Return what the sanity battery found for one image when the bundle was made."""
-        found: Mapping[str, Any] = self.bundle.metrics.get("gate", {}).get(name, {})
+    def gate(self, name: str, component: Component | None = None) -> Mapping[str, Any]:
+        """Return what the sanity battery found for one image and component when the bundle was made."""
+        key = f"{name} ({(component or self.first).name})" if len(self.scorer.components) > 1 else name
+        found: Mapping[str, Any] = self.bundle.metrics.get("gate", {}).get(key, {})
         return found

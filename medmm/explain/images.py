@@ -11,6 +11,7 @@ from medmm.columns import ImageSpec
 from medmm.dicom import Volume
 from medmm.explain.explainer import Explainer
 from medmm.modalities.image import Image
+from medmm.outcome import Component
 from medmm.report.images import ImageEvidence, Slice
 from medmm.scorer import Observed
 
@@ -24,7 +25,9 @@ PLANES: tuple[Literal["sagittal", "coronal", "axial"], ...] = ("sagittal", "coro
 TOWARDS = ("R", "A", "S")
 
 
-def image_evidence(explainer: Explainer, observed: Observed, name: str) -> ImageEvidence:
+def image_evidence(
+    explainer: Explainer, observed: Observed, name: str, component: Component | None = None
+) -> ImageEvidence:
     """Return the original slices of one image with its attribution, withheld where the gate failed.
 
     Raises:
@@ -34,8 +37,8 @@ def image_evidence(explainer: Explainer, observed: Observed, name: str) -> Image
     assert isinstance(modality, Image)
     spec: ImageSpec = modality.declaration
     volume: Volume = observed.loaded[name]
-    gate = explainer.gate(name)
-    found = explainer.image_map(observed, name) if gate.get("passed") else None
+    gate = explainer.gate(name, component)
+    found = explainer.image_map(observed, name, component) if gate.get("passed") else None
     heat = modality.on_source_grid(volume, found.spatial) if found else None
     values = volume.array.astype(np.float32)
     values = values if values.ndim == 3 and volume.affine is not None else _grey(values)

@@ -10,9 +10,11 @@ from medmm.columns import FieldSpec, ImageSpec, ResultSpec, Status, Value
 from medmm.dicom import Bag
 from medmm.evaluation.resampling import Estimate
 from medmm.explain.bags import used_bag, with_attention
-from medmm.explain.courses import notes_used, results_missing, results_player, results_used
+from medmm.explain.courses import notes_used, results_missing, results_used
 from medmm.explain.explainer import Explained, Explainer
 from medmm.explain.images import image_evidence
+from medmm.explain.predicted import only_binary, predicted
+from medmm.explain.waterfalls import field_waterfalls, label_of, modality_waterfall, shown, spec_of
 from medmm.modality import Modality
 from medmm.report.facts import Provenance
 from medmm.report.images import ImageEvidence
@@ -27,9 +29,7 @@ from medmm.report.patient import (
     UsedField,
     UsedSeries,
 )
-from medmm.report.waterfall import PlayerText, Waterfall
-from medmm.report.wording import with_unit
-from medmm.sample import Absence, NotesSource, Patient, SeriesSource, TableRow, TimedSeries
+from medmm.sample import Absence, NotesSource, Patient, SeriesSource, TimedSeries
 from medmm.scorer import Observed
 
 LEFT_OUT = {
@@ -75,6 +75,19 @@ def patient_page(explainer: Explainer, patient: Patient) -> PatientPage:
             reason=reason,
             inputs=blocks,
         )
+    if not only_binary(explainer):
+        return PatientPage(
+            pseudonym=patient.pseudonym,
+            question=description.question,
+            intended_use=description.intended_use,
+            status="scored",
+            provenance=provenance(explainer),
+            inputs=blocks,
+            warnings=observed.warnings,
+            reference=_reference_facts(explainer),
+            outcomes=predicted(explainer, observed),
+            training=_training(explainer, patient),
+        )
     explained = explainer.explain(observed)
     return PatientPage(
         pseudonym=patient.pseudonym,
@@ -85,18 +98,27 @@ def patient_page(explainer: Explainer, patient: Patient) -> PatientPage:
         risk=_risk(explainer, explained, patient),
         inputs=blocks,
         warnings=observed.warnings,
-        modalities=_modalities(explainer, explained, observed),
-        fields=_fields(explainer, explained, observed),
+        modalities=modality_waterfall(explainer, explained, observed),
+        fields=field_waterfalls(explainer, explained, observed),
         images=_images(explainer, observed),
         how_good=how_good(explainer, observed),
-        reference=ReferenceFacts(
-            kind=explainer.reference.kind,
-            size=len(explainer.reference.weights),
-            of=description.trained_on,
-            sampling_error=explainer.base_error,
-            sha256=explainer.reference.digest,
-        ),
+        reference=_reference_facts(explainer),
     )
+
+
+def _reference_facts(explainer: Explainer) -> ReferenceFacts:
+    return ReferenceFacts(
+        kind=explainer.reference.kind,
+        size=len(explainer.reference.weights),
+        of=explainer.description.trained_on,
+        sampling_error=explainer.base_error,
+        sha256=explainer.reference.digest,
+    )
+
+
+def _training(explainer: Explainer, patient: Patient) -> Training:
+    told: dict[bool | None, Training] = {True: "in_training", False: "not_in_training", None: "unknown"}
+    return told[explainer.scorer.trained(patient)]
 
 
 def provenance(explainer: Explainer) -> Provenance:
@@ -145,7 +167,7 @@ def _risk(explainer: Explainer, explained: Explained, patient: Patient) -> Risk:
     outcome = explainer.scorer.outcome(explained.logit)
     measures = explainer.bundle.metrics["out_of_fold"]["fused"]
     with_threshold = description.threshold is not None
-    told: dict[bool | None, Training] = {True: "in_training", False: "not_in_training", None: "unknown"}
+    assert outcome.probability is not None
     return Risk(
         probability=outcome.probability,
         calibrated_logit=outcome.calibrated_logit,
@@ -158,7 +180,7 @@ def _risk(explainer: Explainer, explained: Explained, patient: Patient) -> Risk:
             slope=calibration.slope,
             intercept=calibration.intercept,
         ),
-        training=told[explainer.scorer.trained(patient)],
+        training=_training(explainer, patient),
         threshold=description.threshold,
         decision={"positive": "above the threshold", "negative": "below the threshold"}.get(
             outcome.decision, ""
@@ -227,27 +249,6 @@ def _series(label: str, source: SeriesSource, observed: Observed, name: str) -> 
     )
 
 
-def spec_of(declaration: object, key: str) -> FieldSpec | ResultSpec:
-    """Return the declaration of one entry of a table row ("psa", or "psa:max" of several summaries)."""
-    assert isinstance(declaration, Mapping)
-    spec: FieldSpec | ResultSpec = declaration[key.split(":", 1)[0]]
-    return spec
-
-
-def label_of(declaration: object, key: str) -> str:
-    """Return what a reader sees of one entry of a table row."""
-    name, _, summary = key.partition(":")
-    label = spec_of(declaration, key).label or name.replace("_", " ")
-    return f"{label}, {summary}" if summary else label
-
-
-def _shown(value: Value) -> str:
-    """Return a value as the model took it: a number in the declared unit, with its comparator."""
-    if isinstance(value.value, float | int):
-        return f"{value.comparator}{value.value:g}"
-    return str(value.value)
-
-
 def _used(label: str, spec: FieldSpec | ResultSpec, value: Value) -> UsedField:
     number = value.value if isinstance(value.value, float | int) else None
     low, high = spec.reference or (None, None)
@@ -257,63 +258,13 @@ def _used(label: str, spec: FieldSpec | ResultSpec, value: Value) -> UsedField:
     return UsedField(
         label=label,
         recorded=value.text,
-        value=_shown(value),
+        value=shown(value),
         unit=spec.unit or "",
         reference=f"{low:g} – {high:g}" if low is not None else "",
         position=position,  # type: ignore[arg-type]
         offset_days=value.offset_days,
         undated=value.undated,
     )
-
-
-def _modalities(explainer: Explainer, explained: Explained, observed: Observed) -> Waterfall:
-    players = {
-        name: PlayerText(label=_label(name, modality), absent=name in observed.absent)
-        for name, modality in explainer.bundle.modalities.items()
-    }
-    return Waterfall(explained.modalities, players)
-
-
-def _fields(explainer: Explainer, explained: Explained, observed: Observed) -> tuple[Waterfall, ...]:
-    drawn = []
-    for name, attribution in explained.fields.items():
-        row = observed.patient.sources[name]
-        assert isinstance(row, Mapping | TimedSeries)
-        modality = explainer.bundle.modalities[name]
-        players = {player.name: _player(player.name, modality, row) for player in modality.players()}
-        players |= {
-            other: PlayerText(
-                label=_label(other, explainer.bundle.modalities[other]), absent=other in observed.absent
-            )
-            for other in explainer.bundle.modalities
-            if other != name
-        }
-        drawn.append(Waterfall(attribution, players, title=_label(name, modality)))
-    return tuple(drawn)
-
-
-def _player(name: str, modality: Modality, row: TableRow | TimedSeries) -> PlayerText:
-    spec = spec_of(modality.declaration, name)
-    if isinstance(row, TimedSeries):
-        assert isinstance(spec, ResultSpec)
-        return results_player(row, name, spec)
-    entries = {key: value for key, value in row.items() if key.split(":", 1)[0] == name}
-    said = [
-        f"{key.partition(':')[2]} {_shown(value)}".strip()
-        for key, value in entries.items()
-        if value.status is Status.KNOWN
-    ]
-    reference = f"{spec.reference[0]:g} – {spec.reference[1]:g}" if spec.reference else ""
-    return PlayerText(
-        label=label_of(modality.declaration, name),
-        value=with_unit("; ".join(said), spec.unit or "") if said else "not recorded",
-        reference=reference,
-    )
-
-
-def _label(name: str, modality: Modality) -> str:
-    declaration = modality.declaration
-    return (declaration.label or name) if isinstance(declaration, ImageSpec) else name.capitalize()
 
 
 def _images(explainer: Explainer, observed: Observed) -> tuple[ImageEvidence, ...]:

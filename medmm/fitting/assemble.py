@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from medmm.arrays import Ints
+from medmm.arrays import Float64, Ints
 from medmm.cohort.link import Cohort
+from medmm.cohort.outcomes import OutcomeSpec
 from medmm.columns import ImageSpec, Status
 from medmm.errors import ConfigError, DataError, FittingError
 from medmm.fitting.candidates import Problem
 from medmm.fitting.inputs import prepare_images
 from medmm.fitting.loop import OnEpoch
 from medmm.modality import Modality
+from medmm.outcome import Task, check_labels, intervals
 from medmm.recipe import Recipe
 from medmm.sample import Absence, Patient, Source
 
@@ -25,20 +27,53 @@ MOST_VALUES = 1 << 29
 """Of one batch of images: 2 GB; the first layer's activations take as much again."""
 
 
-def training_patients(cohort: Cohort, outcome: str) -> list[Patient]:
-    """Return the patients who are trained on: in the training split, with a known label.
+def training_patients(cohort: Cohort, recipe: Recipe) -> list[Patient]:
+    """Return the patients who are trained on: in the training split, with a known label of some outcome.
 
     Raises:
-        DataError: if they are of one class only.
+        DataError: if nothing can be learned of an outcome, or they are of one class only.
     """
-    patients = [p for p in cohort.patients if p.split == "train" and outcome in p.targets]
-    positives = sum(p.targets[outcome] == 1 for p in patients)
-    if positives in (0, len(patients)):
-        raise DataError(
-            f"outcome {outcome}: {positives} of {len(patients)} training patients are positive; "
-            "a model needs both classes. Look at `positive` in cohort.yaml"
-        )
+    names = recipe.asked
+    patients = [p for p in cohort.patients if p.split == "train" and any(name in p.targets for name in names)]
+    for name in names:
+        known = [p.targets[name] for p in patients if name in p.targets]
+        if cohort.spec.outcomes[name].kind == "binary":
+            positives = sum(value == 1 for value in known)
+            if positives in (0, len(known)):
+                raise DataError(
+                    f"outcome {name}: {positives} of {len(known)} training patients are positive; "
+                    "a model needs both classes. Look at `positive` in cohort.yaml"
+                )
+        else:
+            check_labels(_task(name, cohort.spec.outcomes[name], recipe, np.array([])), np.array(known))
     return patients
+
+
+def tasks_of(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient]) -> tuple[Task, ...]:
+    """Return the outcomes as the network predicts them; scales and intervals are the training patients'."""
+    return tuple(
+        _task(name, cohort.spec.outcomes[name], recipe, _labels(patients, name)) for name in recipe.asked
+    )
+
+
+def _task(name: str, spec: OutcomeSpec, recipe: Recipe, labels: Float64) -> Task:
+    known = labels[np.isfinite(labels)]
+    times = spec.kind == "survival"
+    quantity = spec.kind == "regression" and len(known) > 0
+    return Task(
+        name=name,
+        kind="cox" if times and recipe.hazards == "cox" else spec.kind,
+        label=spec.label or "",
+        classes=spec.names,
+        ends=(spec.ends or intervals(known)) if times and len(known) else (),
+        unit=spec.unit or "",
+        centre=float(known.mean()) if quantity else 0.0,
+        spread=float(known.std()) if quantity else 1.0,
+    )
+
+
+def _labels(patients: Sequence[Patient], name: str) -> Float64:
+    return np.array([patient.targets.get(name, np.nan) for patient in patients], dtype=np.float64)
 
 
 def assemble(
@@ -60,6 +95,7 @@ def assemble(
     modalities = recipe.build(dict(cohort.declarations))
     _check_batches(recipe, modalities, len(patients))
     rows, images = {}, {}
+    labels = np.stack([_labels(patients, name) for name in recipe.asked], axis=1)
     for name, modality in modalities.items():
         sources = [patient.sources[name] for patient in patients]
         if isinstance(modality.declaration, ImageSpec):
@@ -75,7 +111,8 @@ def assemble(
         modalities=modalities,
         rows=rows,
         images=images,
-        labels=np.array([patient.targets[recipe.outcome] for patient in patients], dtype=np.float64),
+        labels=labels[:, 0] if labels.shape[1] == 1 else labels,
+        tasks=tasks_of(recipe, cohort, patients),
         keys=[patient.subject_id for patient in patients],
         pseudonyms=[patient.pseudonym for patient in patients],
         work=work,

@@ -26,6 +26,7 @@ from medmm.modality import Modality
 from medmm.network.fusion import LateMean as WeightedMean
 from medmm.network.fusion import Stack
 from medmm.network.network import Network, bare, build, unimodal
+from medmm.outcome import BINARY, CLASSES, TIMES, Task, columns, width
 from medmm.recipe import Joint, LateMean, LateStack, Recipe
 from medmm.sample import Absence
 
@@ -38,7 +39,8 @@ class Problem:
         modalities: unfitted, in the order of the presence vector.
         rows: per modality that is fitted, what was loaded of every patient, or its absence.
         images: per image modality, its prepared arrays.
-        labels: ``[patient]``, 0 or 1.
+        labels: ``[patient]``; or of several outcomes ``[patient, task]``, NaN where one is not known.
+        tasks: the outcomes, in the order of the columns of ``labels`` and of the networks' logits.
         pseudonyms: per patient, the only name that is written down.
         keys: per patient, a stable text that orders them when they are dealt into folds.
         work: folder in which finished fits are kept.
@@ -53,6 +55,7 @@ class Problem:
     pseudonyms: Sequence[str]
     work: Path
     on_epoch: OnEpoch | None = None
+    tasks: tuple[Task, ...] = (BINARY,)
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -63,6 +66,24 @@ class Problem:
     def tabular(self) -> tuple[str, ...]:
         """Names of those whose columns mean something alone: what the rivals are fitted on."""
         return tuple(name for name in self.tables if self.modalities[name].tabular)
+
+    @property
+    def outputs(self) -> int:
+        """Logits of a patient."""
+        return width(self.tasks)
+
+    @property
+    def strata(self) -> Float64:
+        """``[patient]``: groups by the first outcome, dealt evenly; -1 where it is not known."""
+        return self.tasks[0].strata(columns(self.labels)[:, 0])
+
+    def blank(self, patients: int) -> Float64:
+        """Return logits of nobody: NaN, ``[patient]`` or ``[patient, output]``."""
+        return np.full(patients if self.outputs == 1 else (patients, self.outputs), np.nan)
+
+    def options(self, fusion: Joint) -> dict[str, Any]:
+        """Return what a joint fusion's constructor takes besides what the encoders give."""
+        return {**fusion.options(), **({"outputs": self.outputs} if self.outputs > 1 else {})}
 
     def seed(self, name: str) -> int:
         """Return the seed of one fit: a function of the recipe's seed and the fit's name alone."""
@@ -92,7 +113,8 @@ class SplitFit:
     Attributes:
         modalities: fitted on the split's training patients.
         network: the fused network.
-        logits: per model, ``[test patient]``; NaN where a model cannot score the patient.
+        logits: per model, ``[test patient]`` or ``[test patient, output]``; NaN where a model cannot score
+            the patient.
         histories: per fit, what happened.
     """
 
@@ -165,7 +187,7 @@ class _Split:
         fused, tables = (
             Network(
                 {name: bases[name].encoders[name] for name in members},
-                WeightedMean.of([fusion.weights.get(name, 1.0) for name in members]),
+                WeightedMean.of([fusion.weights.get(name, 1.0) for name in members], self.problem.outputs),
             )
             for members in (names, self.problem.tables or names)
         )
@@ -202,22 +224,31 @@ class _Split:
         """Fit trees and logistic regression on the tables' vectors."""
         tables = self.problem.tabular
         train, test = self._vectors(tables, self.train), self._vectors(tables, self.test)
-        labels = self.problem.labels[self.train]
         if not len(self.test):
             return {}
         known = self._any_present(tables, self.test)
         seed = self.problem.seed(f"{self.name}/trees")
-        return {
-            "trees": np.where(known, baselines.trees(train, labels, test, seed=seed), np.nan),
-            "logistic": np.where(known, baselines.logistic(train, labels, test), np.nan),
-        }
+        labels = columns(self.problem.labels)[self.train]
+        found = {}
+        for name in ("trees", "logistic"):
+            parts = [
+                baselines.rival(name, task, train, own, test, seed=seed)
+                for task, own in zip(self.problem.tasks, labels.T, strict=True)
+            ]
+            logits = (
+                parts[0] if len(parts) == 1 else np.concatenate([columns(part) for part in parts], axis=1)
+            )
+            logits[~known] = np.nan
+            found[name] = logits
+        return found
 
     def _joint(self, names: Sequence[str], label: str) -> Network:
         fusion = self.problem.recipe.fusion
         assert isinstance(fusion, Joint)
         job = f"{self.name}/{label}"
         torch.manual_seed(self.problem.seed(job))
-        network = build({name: self.modalities[name] for name in names}, fusion.kind, fusion.options())
+        modalities = {name: self.modalities[name] for name in names}
+        network = build(modalities, fusion.kind, self.problem.options(fusion))
         rows = self.train[self._any_present(names, self.train)]
         self._fit(job, network, self.inputs.only(names), rows, together=fusion)
         return network
@@ -227,7 +258,8 @@ class _Split:
     ) -> Network:
         job = f"{prefix}/{name}"
         torch.manual_seed(self.problem.seed(job))
-        network = Network({name: unimodal(modalities[name].encoder())}, Stack([1]))
+        outputs = self.problem.outputs
+        network = Network({name: unimodal(modalities[name].encoder(), outputs)}, Stack([outputs], outputs))
         self._fit(job, network, inputs.only([name]), train[inputs.prepared[name].row_of[train] >= 0])
         return network
 
@@ -235,12 +267,12 @@ class _Split:
         self, job: str, network: Network, inputs: Inputs, rows: Ints, together: Joint | None = None
     ) -> None:
         labels, settings = self.problem.labels, self.problem.recipe.fitting
-        _both_classes(labels[rows], job)
+        _enough(self.problem.tasks, columns(labels)[rows], job)
         for name in inputs.names:
             self.modalities[name].warm_start(bare(network.encoders[name]))
         seed = self.problem.seed(job)
         keys = [self.problem.keys[row] for row in rows]
-        held = select_set(labels[rows], keys, share=settings.select_share, seed=seed)
+        held = select_set(self.problem.strata[rows], keys, share=settings.select_share, seed=seed)
         self.histories[job] = fit_network(
             Job(
                 name=job,
@@ -256,6 +288,8 @@ class _Split:
                 auxiliary=together.auxiliary if together else 0.0,
                 modulate=together.modulate if together else 0.0,
                 multipliers={name: self.modalities[name].learning_rate_multiplier for name in inputs.names},
+                tasks=self.problem.tasks,
+                weights=self.problem.recipe.outcomes,
             ),
             self.problem.work,
             on_epoch=self.problem.on_epoch,
@@ -291,7 +325,7 @@ class _Split:
         )
 
     def _score(self, network: Network, names: Sequence[str]) -> Float64:
-        logits = np.full(len(self.test), np.nan)
+        logits = self.problem.blank(len(self.test))
         known = self._any_present(names, self.test)
         logits[known] = predict(network, self.inputs.only(names), self.test[known])
         return logits
@@ -306,13 +340,34 @@ class _Split:
         return np.concatenate([self.inputs.prepared[name].array[rows] for name in names], axis=1)
 
 
-def _both_classes(labels: Float64, job: str) -> None:
-    positives = int(labels.sum())
-    if min(positives, len(labels) - positives) < 2:
-        raise FittingError(
-            f"{job}: {positives} positive of {len(labels)} patients; a network needs two of each class. "
-            "Use fewer folds, or drop the modality that few patients have"
-        )
+def _enough(tasks: Sequence[Task], labels: Float64, job: str) -> None:
+    """Refuse to fit where an outcome has too few patients of a kind."""
+    for task, own in zip(tasks, labels.T, strict=True):
+        known = own[np.isfinite(own)]
+        if task.kind == "binary":
+            positives = int(known.sum())
+            if min(positives, len(known) - positives) < 2:
+                raise FittingError(
+                    f"{job}: {positives} positive of {len(known)} patients; a network needs two of each"
+                    " class. Use fewer folds, or drop the modality that few patients have"
+                )
+        elif task.kind in CLASSES:
+            counts = [int((known == place).sum()) for place in range(len(task.classes))]
+            if min(counts) < 2:
+                rarest = task.classes[int(np.argmin(counts))]
+                raise FittingError(
+                    f"{job}: {min(counts)} of {len(known)} patients are {rarest!r}; a network needs two of"
+                    " each class. Use fewer folds, or drop the modality that few patients have"
+                )
+        elif task.kind in TIMES and (known > 0).sum() < 2:
+            raise FittingError(
+                f"{job}: {int((known > 0).sum())} events of {task.name} among {len(known)} patients; a"
+                " network needs two. Use fewer folds, or drop the modality that few patients have"
+            )
+        elif len(np.unique(known)) < 2:
+            raise FittingError(
+                f"{job}: {task.name} is the same for all {len(known)} patients; use fewer folds"
+            )
 
 
 def _smallest_class(labels: Float64, present: Bools, folds: Ints) -> int:

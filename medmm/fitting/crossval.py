@@ -13,6 +13,7 @@ from medmm.fitting.candidates import Problem, SplitFit, fit_split
 from medmm.fitting.loop import History
 from medmm.modality import Modality, stacked
 from medmm.network.network import Ensemble, Network
+from medmm.outcome import scored as known
 from medmm.recipe import LateMean, LateStack, Recipe
 
 
@@ -21,7 +22,8 @@ class OutOfFold:
     """Out-of-fold logits of every candidate, and the fitted folds.
 
     Attributes:
-        logits: per model, ``[patient]``; NaN where the model cannot score the patient.
+        logits: per model, ``[patient]`` or ``[patient, output]``; NaN where the model cannot score the
+            patient.
         folds: ``[patient]``, the fold whose models scored the patient.
         more: further repeats of the cross-validation, each with other folds; their networks are not kept.
     """
@@ -75,14 +77,13 @@ def cross_validate(problem: Problem, folds: Ints, prefix: str = "") -> OutOfFold
     splits = []
     for fold in range(int(folds.max()) + 1):
         test = np.flatnonzero(folds == fold)
-        positives = int(problem.labels[test].sum())
-        if positives in (0, len(test)):
+        if len(np.unique(problem.strata[test])) < 2:
             raise FittingError(
-                f"fold {fold + 1} has one class only ({positives} of {len(test)}); use fewer folds"
+                f"fold {fold + 1} has one class only of {problem.tasks[0].named}; use fewer folds"
             )
         split = fit_split(problem, np.flatnonzero(folds != fold), test, f"{prefix}fold{fold}")
         for model, values in split.logits.items():
-            logits.setdefault(model, np.full(len(folds), np.nan))[test] = values
+            logits.setdefault(model, problem.blank(len(folds)))[test] = values
         splits.append(split)
     return OutOfFold(logits, folds, tuple(splits))
 
@@ -123,4 +124,4 @@ def fits(recipe: Recipe, tables: int, folds: int) -> int:
 
 def scored(out_of_fold: OutOfFold, model: str) -> Bools:
     """Return which patients a model could score, ``[patient]``."""
-    return np.isfinite(out_of_fold.logits[model])
+    return known(out_of_fold.logits[model])

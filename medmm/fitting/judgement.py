@@ -13,13 +13,17 @@ from typing import Any
 import numpy as np
 
 from medmm.arrays import Bools, Float64, Ints
-from medmm.calibration import Platt, sigmoid
+from medmm.calibration import Calibration, sigmoid
 from medmm.evaluation.calibrate import Agreement, agreement, cross_fitted, fit_platt
-from medmm.evaluation.comparison import Verdict, verdict
+from medmm.evaluation.comparison import Verdict, verdict, verdict_by
 from medmm.evaluation.discrimination import performance
-from medmm.evaluation.resampling import RESAMPLES, Estimate
-from medmm.evaluation.subgroups import Subgroup, availability, by_group
+from medmm.evaluation.kinds import IN_WORDS, RANKING, confused, ranking
+from medmm.evaluation.kinds import figures as measured_figures
+from medmm.evaluation.recalibrate import cross_fitted_map, fit_map
+from medmm.evaluation.resampling import RESAMPLES, Estimate, Measure, bootstrap
+from medmm.evaluation.subgroups import SMALL_CELL, Subgroup, availability, by_group
 from medmm.fitting.crossval import OutOfFold
+from medmm.outcome import BINARY, Task, columns, part, scored
 from medmm.recipe import Recipe, Threshold
 
 
@@ -29,21 +33,26 @@ class Judgement:
 
     Attributes:
         calibration: fitted on every out-of-fold logit of the fused model; shipped in the bundle.
-        calibrated: ``[patient]``, log-odds calibrated by the other folds; NaN where not scored.
+        calibrated: ``[patient, ...]``, calibrated by the other folds; NaN where not scored or without a
+            label.
         figures: per model and measure, on the patients whom that model can score.
         patterns: per set of modalities that patients have.
         verdict: None where the recipe has no image, or nothing beside it.
         threshold: calibrated risk at which the decision is taken, or None.
+        task: the outcome that is judged.
+        confusion: counts ``[true class, likeliest class]`` out-of-fold, of an outcome with classes.
     """
 
-    calibration: Platt
+    calibration: Calibration
     calibrated: Float64
     figures: Mapping[str, Mapping[str, Estimate]]
     counts: Mapping[str, tuple[int, int]]
     patterns: tuple[Subgroup, ...]
-    overall: Agreement
+    overall: Agreement | None
     verdict: Verdict | None
     threshold: float | None
+    task: Task = BINARY
+    confusion: Ints | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON values, intervals as ``[value, lower, upper]``."""
@@ -53,7 +62,7 @@ class Judgement:
                 | {"patients": self.counts[model][0], "events": self.counts[model][1]}
                 for model, measures in self.figures.items()
             },
-            "calibration": agreement_json(self.overall),
+            "calibration": agreement_json(self.overall) if self.overall else None,
             "patterns": [
                 {
                     "name": group.category,
@@ -66,7 +75,131 @@ class Judgement:
             ],
             "verdict": _verdict_json(self.verdict) if self.verdict else None,
             "threshold": self.threshold,
+            "confusion": None if self.confusion is None else self.confusion.tolist(),
         }
+
+
+def judge_all(
+    recipe: Recipe,
+    out_of_fold: OutOfFold,
+    labels: Float64,
+    present: Bools,
+    *,
+    tasks: Sequence[Task],
+    names: Sequence[str],
+    images: Sequence[str],
+) -> dict[str, Judgement]:
+    """Judge every candidate for every outcome, on the patients whose label is known.
+
+    Args:
+        labels: ``[patient]`` or ``[patient, task]``.
+        present: ``[patient, modality]`` in the order of ``names``.
+        tasks: the outcomes.
+        images: the modalities whose worth is asked for.
+    """
+    found = {}
+    for index, task in enumerate(tasks):
+        own = columns(labels)[:, index]
+        rows = np.isfinite(own)
+        logits = {model: part(values, tasks, index)[rows] for model, values in out_of_fold.logits.items()}
+        of_it = OutOfFold(logits, out_of_fold.folds[rows], ())
+        asked = {"names": names, "images": images}
+        one = (
+            judge(recipe, of_it, own[rows], present[rows], **asked)
+            if task.kind == "binary"
+            else judge_kind(recipe, of_it, own[rows], present[rows], task=task, **asked)
+        )
+        calibrated = np.full((len(own), *one.calibrated.shape[1:]), np.nan)
+        calibrated[rows] = one.calibrated
+        found[task.name] = replace(one, calibrated=calibrated, task=task)
+    return found
+
+
+def judge_kind(
+    recipe: Recipe,
+    out_of_fold: OutOfFold,
+    labels: Float64,
+    present: Bools,
+    *,
+    task: Task,
+    names: Sequence[str],
+    images: Sequence[str],
+) -> Judgement:
+    """Judge every candidate for one outcome that is not binary; see :func:`judge`."""
+    folds, resamples, seed = out_of_fold.folds, recipe.comparison.resamples, recipe.seed
+    figures, counts, ranked = {}, {}, {}
+    for model, logits in out_of_fold.logits.items():
+        rows = scored(logits)
+        own = cross_fitted_map(task, logits[rows], labels[rows], folds[rows])
+        figures[model] = measured_figures(
+            task, labels[rows], (logits[rows], own), folds[rows], resamples=resamples, seed=seed
+        )
+        counts[model] = (int(rows.sum()), int((labels[rows] > 0).sum()))
+        ranked[model] = np.full((len(labels), *logits.shape[1:]), np.nan)
+        ranked[model][rows] = own if task.kind == "regression" else logits[rows]
+    fused, known = out_of_fold.logits["fused"], scored(out_of_fold.logits["fused"])
+    own = cross_fitted_map(task, fused[known], labels[known], folds[known])
+    calibrated = np.full((len(labels), *own.shape[1:]), np.nan)
+    calibrated[known] = own
+    groups_of = availability(present[known], names)
+    return Judgement(
+        calibration=fit_map(task, fused[known], labels[known]),
+        calibrated=calibrated,
+        figures=figures,
+        counts=counts,
+        patterns=kind_groups(task, labels[known], ranked["fused"][known], groups_of, folds[known]),
+        overall=None,
+        verdict=_verdict_by(recipe, task, ranked, labels, present, folds, (names, images)),
+        threshold=None,
+        task=task,
+        confusion=confused(task, labels[known], own),
+    )
+
+
+def kind_groups(
+    task: Task, labels: Float64, ranked: Float64, names: Sequence[str], folds: Ints
+) -> tuple[Subgroup, ...]:
+    """Return each group's size and the measure that models are compared by, where it is large enough."""
+    found = []
+    for name in sorted(set(names)):
+        rows = np.array([other == name for other in names])
+        if rows.sum() < SMALL_CELL:
+            found.append(Subgroup(name, None))
+            continue
+        measure = {"it": ranking(task, labels[rows], ranked[rows], folds[rows])}
+        strata = task.strata(labels[rows]).astype(np.int64)
+        estimate = bootstrap(measure, strata, folds[rows])["it"]
+        found.append(Subgroup(name, int(rows.sum()), None, estimate if np.isfinite(estimate.value) else None))
+    return tuple(found)
+
+
+def _verdict_by(
+    recipe: Recipe,
+    task: Task,
+    ranked: Mapping[str, Float64],
+    labels: Float64,
+    present: Bools,
+    folds: Ints,
+    asked: tuple[Sequence[str], Sequence[str]],
+) -> Verdict | None:
+    names, images = asked
+    if not images or "tables" not in ranked:
+        return None
+    rows = present[:, [names.index(image) for image in images]].all(axis=1)
+    measures: dict[str, Measure] = {
+        model: ranking(task, labels[rows], _undecided(values[rows], folds[rows]), folds[rows])
+        for model, values in ranked.items()
+    }
+    word = IN_WORDS[RANKING[task.kind]]
+    return verdict_by(
+        measures,
+        task.strata(labels[rows]).astype(np.int64),
+        folds[rows],
+        measure=f"mean {word}" if task.kind in ("multiclass", "ordinal") else word,
+        margin=recipe.comparison.margin,
+        resamples=recipe.comparison.resamples,
+        seed=recipe.seed,
+    )
 
 
 def judge(
@@ -203,8 +336,8 @@ def _undecided(logits: Float64, folds: Ints) -> Float64:
     filled = logits.copy()
     for fold in np.unique(folds):
         own = folds == fold
-        known = own & np.isfinite(logits)
-        filled[own & ~known] = np.median(logits[known]) if known.any() else 0.0
+        known = own & scored(logits)
+        filled[own & ~known] = np.median(logits[known], axis=0) if known.any() else 0.0
     return filled
 
 
@@ -226,6 +359,7 @@ def _verdict_json(found: Verdict) -> dict[str, Any]:
         "patients": found.patients,
         "events": found.events,
         "margin": found.margin,
+        "measure": found.measure,
         "aurocs": {name: _triple(value) for name, value in found.aurocs.items()},
         "differences": {name: _triple(value) for name, value in found.differences.items()},
     }

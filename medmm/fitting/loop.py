@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from safetensors.torch import save_file
 from medmm.arrays import Float64, Ints
 from medmm.errors import FittingError
 from medmm.fitting.inputs import Inputs
+from medmm.fitting.losses import Objective
 from medmm.fitting.watching import WATCHED, gains
 from medmm.network.branches import Branched, modulate
 from medmm.network.network import Network, drop_modalities
+from medmm.outcome import BINARY, Task, columns
 from medmm.recipe import Fitting
 
 CHECKPOINT_SECONDS = 10.0
@@ -62,6 +64,7 @@ class Job:
 
     Attributes:
         name: a path-safe name, unique in the run ("fold0/zones").
+        labels: ``[patient]``, or ``[patient, task]`` with NaN where an outcome is not known.
         train: patients whose loss is descended.
         select: patients whose loss chooses the epoch; disjoint from ``train``. Where it is nobody every
             epoch of the schedule runs and the last is kept.
@@ -70,6 +73,8 @@ class Job:
         modulate: strength of the gradient modulation (:func:`medmm.network.branches.modulate`).
         multipliers: per modality, the learning rate of its encoder relative to ``settings.learning_rate``;
             1 where none is given.
+        tasks: the outcomes, in the order of the network's logits and of the columns of ``labels``.
+        weights: per outcome, its share of the loss.
     """
 
     name: str
@@ -85,6 +90,8 @@ class Job:
     auxiliary: float = 0.0
     modulate: float = 0.0
     multipliers: Mapping[str, float] = field(default_factory=dict)
+    tasks: Sequence[Task] = (BINARY,)
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 def fit_network(job: Job, work: Path, *, on_epoch: OnEpoch | None = None) -> History:
@@ -154,17 +161,16 @@ class _Fit:
         self.device = fabric.device
         self.branched = _branched(job)
         self.fitted: torch.nn.Module = self.branched or job.network
-        optimizer = torch.optim.AdamW(
-            _parameter_groups(self.fitted, job), weight_decay=job.settings.weight_decay
-        )
+        self.objective = Objective(
+            job.tasks, job.labels[job.train], imbalance=job.settings.imbalance, weights=job.weights
+        ).to(self.device)
+        groups = _parameter_groups(self.fitted, job) + _own_groups(self.objective, job)
+        optimizer = torch.optim.AdamW(groups, weight_decay=job.settings.weight_decay)
         self.network, self.optimizer = fabric.setup(self.fitted, optimizer)
         self.fabric = fabric
         self.history = History(early_stopping=bool(len(job.select)))
         self.best = _copy(job.network.state_dict())
         self.own: list[tuple[torch.Tensor, torch.Tensor]] = []
-        positives = float(job.labels[job.train].sum())
-        weight = (len(job.train) - positives) / max(positives, 1.0)
-        self.weight = torch.tensor(weight, dtype=torch.float32, device=self.device)
         self.saved = time.monotonic()
         self._resume()
 
@@ -192,7 +198,7 @@ class _Fit:
     def _train_epoch(self, epoch: int) -> float:
         job = self.job
         self.network.train()
-        order = np.random.default_rng([job.seed, epoch]).permutation(job.train)
+        order = self._order(epoch)
         batches = math.ceil(len(order) / job.settings.batch_size)
         total, count = 0.0, 0
         for index, patients in enumerate(np.array_split(order, batches)):
@@ -206,6 +212,16 @@ class _Fit:
                 "lower fitting.learning_rate, or look for extreme values with `medmm cohort check`"
             )
         return total / count
+
+    def _order(self, epoch: int) -> Ints:
+        """Return the patients of one epoch: each once, or as many of every class where that is asked for."""
+        job, rng = self.job, np.random.default_rng([self.job.seed, epoch])
+        if job.settings.imbalance != "balanced":
+            return rng.permutation(job.train)
+        groups = job.tasks[0].strata(columns(job.labels)[job.train, 0])
+        _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
+        share = 1.0 / (len(counts) * counts[inverse])
+        return np.asarray(rng.choice(job.train, size=len(job.train), p=share / share.sum()))
 
     def _step(self, patients: Ints, step: int) -> float:
         stream, dropout = np.random.SeedSequence([self.job.seed, step]).generate_state(2)
@@ -230,14 +246,12 @@ class _Fit:
         return float(loss.detach())
 
     def _loss(self, logits: torch.Tensor, patients: Ints) -> torch.Tensor:
-        labels = torch.from_numpy(self.job.labels[patients]).to(logits)
-        return torch.nn.functional.binary_cross_entropy_with_logits(
-            logits, labels, pos_weight=self.weight.to(logits)
-        )
+        loss: torch.Tensor = self.objective(logits, self.job.labels[patients])
+        return loss
 
     def _own_loss(self, own: torch.Tensor, present: torch.Tensor, patients: Ints) -> torch.Tensor:
         """Return the weighted mean loss of the modalities' own heads, on the patients who have them."""
-        losses = torch.zeros_like(own[0])
+        losses = own.new_zeros(own.shape[1])
         for k in range(own.shape[1]):
             rows = present[:, k].bool()
             if rows.any():
@@ -250,8 +264,8 @@ class _Fit:
     @torch.no_grad()
     def _own_scores(self, own: torch.Tensor, present: torch.Tensor, patients: Ints) -> torch.Tensor:
         """Return the mean probability of the true class by each modality's own head, ``[modality]``."""
-        signs = torch.from_numpy(2 * self.job.labels[patients] - 1).to(own).unsqueeze(1)
-        true = torch.sigmoid(signs * own)
+        labels = self.job.labels[patients]
+        true = torch.stack([self.objective.likelihood(own[:, k], labels) for k in range(own.shape[1])], dim=1)
         return (present * true).sum(dim=0) / present.sum(dim=0)  # NaN where nobody has it
 
     def _own_losses(self, label: str) -> dict[str, float]:
@@ -306,6 +320,7 @@ class _Fit:
         self.saved = time.monotonic()
         tensors = {f"network.{key}": value for key, value in self.fitted.state_dict().items()}
         tensors |= {f"best.{key}": value for key, value in self.best.items()}
+        tensors |= {f"objective.{key}": value for key, value in self.objective.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
         _write(self.place / CHECKPOINT, tensors, self.history)
@@ -318,12 +333,18 @@ class _Fit:
         if stopped is None:
             return
         tensors, self.history = stopped
-        parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "best": {}, "optimizer": {}}
+        parts: dict[str, dict[str, torch.Tensor]] = {
+            "network": {},
+            "best": {},
+            "optimizer": {},
+            "objective": {},
+        }
         for key, value in tensors.items():
             part, rest = key.split(".", 1)
             parts[part][rest] = value
         self.fitted.load_state_dict(parts["network"])
         self.best = parts["best"]
+        self.objective.load_state_dict(parts["objective"])
         state: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in parts["optimizer"].items():
             index, slot = key.split(".", 1)
@@ -356,6 +377,13 @@ def _placed(tensor: torch.Tensor, device: Any) -> torch.Tensor:
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     moved = tensor.to(device)
     return moved.contiguous(memory_format=formats[tensor.ndim]) if tensor.ndim in formats else moved
+
+
+def _own_groups(objective: Objective, job: Job) -> list[dict[str, Any]]:
+    """Return the optimizer's group of what the loss itself learns, thresholds of levels; none without any."""
+    parameters = list(objective.parameters())
+    rate = job.settings.learning_rate
+    return [{"params": parameters, "lr": rate, "peak": rate, "weight_decay": 0.0}] if parameters else []
 
 
 def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

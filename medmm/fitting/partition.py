@@ -21,16 +21,18 @@ SELECT_AT_LEAST = 3
 """The same where the recipe asks for a select set: below this even who asked for it has none."""
 
 
-def select_set(labels: Float64, keys: Sequence[str], *, share: float | None, seed: int) -> Bools:
+def select_set(strata: Float64, keys: Sequence[str], *, share: float | None, seed: int) -> Bools:
     """Return who is set aside to choose the epoch, ``[patient]``; nobody where it would choose noise.
 
     Args:
+        strata: ``[patient]``, the class, or another group of like patients; -1 where it is not known.
+        keys: per patient, a stable text.
         share: as the recipe says; None for :data:`SELECT_SHARE`, where that is enough of each class.
     """
     least = SELECT_PER_CLASS if share is None else SELECT_AT_LEAST
-    aside = set_aside(labels, keys, share=SELECT_SHARE if share is None else share, seed=seed)
-    positives = int(labels[aside].sum())
-    enough = min(positives, int(aside.sum()) - positives) >= least
+    aside = set_aside(strata, keys, share=SELECT_SHARE if share is None else share, seed=seed)
+    groups = np.unique(strata[strata >= 0])
+    enough = len(groups) > 1 and min((strata[aside] == group).sum() for group in groups) >= least
     return aside if enough else np.zeros_like(aside)
 
 

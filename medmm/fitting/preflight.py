@@ -40,13 +40,14 @@ def preflight(problem: Problem, folds: Ints) -> tuple[str, ...]:
 
 
 def _check_classes(problem: Problem, inputs: Inputs, folds: Ints) -> None:
-    classes, present = np.unique(problem.labels), inputs.present
+    strata, present = problem.strata, inputs.present
+    classes = np.unique(strata[strata >= 0])
     for fold in range(int(folds.max()) + 1):
         test = folds == fold
-        if len(np.unique(problem.labels[test])) < len(classes):
+        if not np.isin(classes, strata[test]).all():
             raise FittingError(f"fold {fold + 1} lacks a class among its {int(test.sum())}; use fewer folds")
         for column, name in enumerate(inputs.names):
-            held = problem.labels[~test & present[:, column]]
+            held = strata[~test & present[:, column]]
             smallest = min(int((held == each).sum()) for each in classes)
             if smallest < FEWEST:
                 raise FittingError(

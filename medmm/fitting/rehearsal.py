@@ -60,7 +60,8 @@ def rehearse(problem: Problem, folds: Ints, *, again: int = 0) -> Rehearsal:
     settings, recipe = problem.recipe.fitting, problem.recipe
     costs = []
     for name, modality in modalities.items():
-        network = Network({name: unimodal(modality.encoder())}, Stack([1]))
+        outputs = problem.outputs
+        network = Network({name: unimodal(modality.encoder(), outputs)}, Stack([outputs], outputs))
         have = np.flatnonzero(inputs.prepared[name].row_of >= 0)
         batch = inputs.only([name]).batch(have[: settings.batch_size])
         count = sum(parameter.numel() for parameter in network.parameters())

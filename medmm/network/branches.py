@@ -27,10 +27,14 @@ class Branched(nn.Module):
         super().__init__()
         self.network = network
         self.taught = taught
-        self.heads = nn.ModuleList([Head(part.pooled, outputs=1) for part in network.fusion.given])
+        self.heads = nn.ModuleList(
+            [Head(part.pooled, outputs=network.fusion.outputs) for part in network.fusion.given]
+        )
 
     def forward(self, inputs: Mapping[str, Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
         """Return the fused logits ``[batch]``, and each modality's own ``[batch, modality]``.
+
+        Of several outputs, ``[batch, output]`` and ``[batch, modality, output]``.
 
         Args:
             inputs: as of :meth:`Network.forward`.

@@ -111,6 +111,31 @@ class Together(nn.Module):
         return torch.cat([member(part) for member, part in zip(self.members, parts, strict=True)], dim=1)
 
 
+class Weighed(Fusion):
+    """One weighed sum of another fusion's logits."""
+
+    weights: Tensor
+
+    def __init__(self, whole: Fusion, weights: Sequence[float]) -> None:
+        super().__init__(whole.given)
+        self.whole = whole
+        self.register_buffer("weights", torch.tensor(list(weights), dtype=torch.float32))
+
+    def last_blocks(self, k: int) -> list[nn.Module]:
+        """Return the whole fusion's blocks; see :meth:`Fusion.last_blocks`."""
+        return self.whole.last_blocks(k)
+
+    def forward(self, embeddings: list[Tensor], present: Tensor) -> Tensor:
+        """Return the sum ``[batch]``; see :meth:`Fusion.forward`."""
+        logits: Tensor = self.whole(embeddings, present)
+        return logits if logits.ndim == 1 else logits @ self.weights
+
+
+def weighed(network: Network, weights: Sequence[float]) -> Network:
+    """Return the same network with one weighed sum of its logits in place of them: what is explained."""
+    return Network(dict(network.encoders.items()), Weighed(network.fusion, weights))
+
+
 class Ensemble:
     """Several networks as one."""
 

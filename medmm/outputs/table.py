@@ -2,8 +2,10 @@
 
 The columns are ``subject_id, status, reason, bundle_sha256, undated``, then ``<outcome>.kind``,
 ``<outcome>.logit``, ``<outcome>.calibrated_logit``, ``<outcome>.probability`` and ``<outcome>.decision``
-per outcome, ``modality.<name>`` per modality ("used", or why not), and ``as_of_days`` and ``warnings``
-as JSON text. A refused patient has a row whose outcome cells are empty.
+per outcome (of a quantity also ``<outcome>.value``, of classes ``<outcome>.probability.<class>`` and
+``<outcome>.logit.<class>``, of a time to an event ``<outcome>.probability.<day>``), ``modality.<name>`` per
+modality ("used", or why not), and ``as_of_days`` and ``warnings`` as JSON text. A refused patient has a row
+whose outcome cells are empty.
 
 ``subject_id`` is the real id, so these files have mode 0600.
 """
@@ -27,6 +29,8 @@ from medmm.sources.duck import read_parquet, write_parquet
 _PLAIN = ("subject_id", "status", "reason", "bundle_sha256")
 _NUMBERS = ("logit", "calibrated_logit", "probability")
 _OUTCOME = ("kind", *_NUMBERS, "decision")
+_EACH = {"probability": "probabilities", "logit": "logits"}
+"""Columns with a further part, by class or by day, and what they hold."""
 _MODALITY = "modality."
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 """First characters that a spreadsheet may take for a formula (OWASP, CSV injection), and the quote itself."""
@@ -46,7 +50,8 @@ def to_json(score: Score) -> str:
         **{name: getattr(score, name) for name in _PLAIN},
         "undated": score.undated,
         "outcomes": {
-            name: {key: getattr(outcome, key) for key in _OUTCOME} for name, outcome in score.outcomes.items()
+            name: {key: getattr(outcome, key) for key in _OUTCOME} | _further(outcome)
+            for name, outcome in score.outcomes.items()
         },
         "modalities": dict(score.modalities),
         "as_of_days": dict(score.as_of_days),
@@ -146,32 +151,57 @@ def _row(score: Score) -> Row:
     row: Row = {name: getattr(score, name) for name in _PLAIN}
     row["undated"] = score.undated
     for name, outcome in score.outcomes.items():
-        if not all(math.isfinite(getattr(outcome, key)) for key in _NUMBERS):
+        cells = {key: getattr(outcome, key) for key in _OUTCOME}
+        if outcome.value is not None:
+            cells["value"] = outcome.value
+        for key, held in _EACH.items():
+            cells |= {f"{key}.{part}": number for part, number in getattr(outcome, held).items()}
+        if not all(math.isfinite(cell) for cell in cells.values() if isinstance(cell, float)):
             raise OutputError(f"outcome {name!r} of a score is not finite; refuse the patient instead")
-        row |= {f"{name}.{key}": getattr(outcome, key) for key in _OUTCOME}
+        row |= {f"{name}.{key}": cell for key, cell in cells.items()}
     row |= {_MODALITY + name: word for name, word in score.modalities.items()}
     row["as_of_days"] = _json(dict(score.as_of_days))
     row["warnings"] = _json(list(score.warnings))
     return row
 
 
+def _further(outcome: Outcome) -> Row:
+    """Return what only some kinds of outcome have."""
+    held: Row = {} if outcome.value is None else {"value": outcome.value}
+    return held | {key: dict(getattr(outcome, key)) for key in _EACH.values() if getattr(outcome, key)}
+
+
+def _outcome(row: Mapping[str, Any], name: str) -> Outcome:
+    def number(key: str) -> float | None:
+        cell = row.get(f"{name}.{key}")
+        return None if cell is None or cell == "" else float(cell)
+
+    each: dict[str, dict[str, float]] = {}
+    for key, held in _EACH.items():
+        start = f"{name}.{key}."
+        cells = {column.removeprefix(start): cell for column, cell in row.items() if column.startswith(start)}
+        each[held] = {part: float(cell) for part, cell in cells.items() if cell is not None and cell != ""}
+    return Outcome(
+        kind=row[f"{name}.kind"],
+        logit=float(row[f"{name}.logit"]),
+        calibrated_logit=float(row[f"{name}.calibrated_logit"]),
+        probability=number("probability"),
+        decision=row[f"{name}.decision"],
+        value=number("value"),
+        **each,
+    )
+
+
 def _score(row: Mapping[str, Any]) -> Score:
-    names = [column.removesuffix(".kind") for column in row if column.endswith(".kind")]
+    # An outcome's name has no point, so a class named "kind" is not taken for one.
+    names = [c.removesuffix(".kind") for c in row if c.endswith(".kind") and c.count(".") == 1]
     return Score(
         subject_id=row["subject_id"],
         status=row["status"],
         reason=row["reason"],
         bundle_sha256=row["bundle_sha256"],
         undated=int(row["undated"]),
-        outcomes={
-            name: Outcome(
-                kind=row[f"{name}.kind"],
-                **{key: float(row[f"{name}.{key}"]) for key in _NUMBERS},
-                decision=row[f"{name}.decision"],
-            )
-            for name in names
-            if row[f"{name}.kind"]
-        },
+        outcomes={name: _outcome(row, name) for name in names if row[f"{name}.kind"]},
         modalities={
             column.removeprefix(_MODALITY): word
             for column, word in row.items()
@@ -202,11 +232,22 @@ def _columns(scores: Sequence[Score]) -> list[str]:
     return [
         *_PLAIN,
         "undated",
-        *(f"{name}.{key}" for name in outcomes for key in _OUTCOME),
+        *(f"{name}.{key}" for name in outcomes for key in (*_OUTCOME, *_parts(scores, name))),
         *(_MODALITY + name for name in modalities),
         "as_of_days",
         "warnings",
     ]
+
+
+def _parts(scores: Sequence[Score], name: str) -> list[str]:
+    """Return the further columns of one outcome, in the order of its classes or days."""
+    found: dict[str, None] = {}
+    for score in scores:
+        if name in score.outcomes:
+            outcome = score.outcomes[name]
+            found |= {"value": None} if outcome.value is not None else {}
+            found |= {f"{key}.{part}": None for key, held in _EACH.items() for part in getattr(outcome, held)}
+    return list(found)
 
 
 def _write_parquet(scores: Sequence[Score], path: Path) -> None:

@@ -57,6 +57,10 @@ class Fitting(Declared):
             calibration. Where it is not given 0.15, if that is twenty of each class, else nobody: then
             all epochs run.
         patience: epochs without a better loss on those patients before stopping.
+        imbalance: what is done about rare classes. ``weights`` weighs every class by how rare it is;
+            ``focal`` turns the loss to the patients who are predicted badly (Lin et al. 2017, with γ = 2);
+            ``balanced`` draws as many patients of each class, with replacement; ``none`` leaves the cohort
+            as it is.
     """
 
     epochs: Count = 80
@@ -65,6 +69,7 @@ class Fitting(Declared):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     select_share: Annotated[float | None, Field(gt=0, le=0.5)] = None
     patience: Count = 25
+    imbalance: Literal["weights", "focal", "balanced", "none"] = "weights"
 
 
 class Comparison(Declared):
@@ -110,7 +115,10 @@ class Recipe(Declared):
     Attributes:
         name: the pipeline's name, also in the model registry.
         cohort: folder with cohort.yaml, relative to the recipe.
-        outcome: the outcome of the cohort that is predicted.
+        outcome: the outcome of the cohort that is predicted; or ``outcomes``, several at once, with the
+            weight of each in the loss.
+        hazards: how a time to an event is modelled: ``discrete`` hazards per interval (Gensheimer and
+            Narasimhan 2019), or ``cox`` for proportional hazards (Katzman et al. 2018).
         modalities: per block of the cohort, the settings of its modality (``kind`` names it).
         folds: how often the training patients are divided.
         promotion: what makes a model the champion; without it, a run only ever makes a candidate.
@@ -122,7 +130,9 @@ class Recipe(Declared):
     question: str
     intended_use: str
     cohort: str
-    outcome: str
+    outcome: str = ""
+    outcomes: dict[str, Positive] = Field(default_factory=dict)
+    hazards: Literal["discrete", "cox"] = "discrete"
     modalities: dict[str, dict[str, Any]]
     fusion: Fusion = Concat()
     fitting: Fitting = Fitting()
@@ -146,6 +156,22 @@ class Recipe(Declared):
         if set(kinds.values()) <= set(installed()):  # an unknown kind is refused where it is built
             check_modalities(self.fusion, {name: modality_class(kind).gives for name, kind in kinds.items()})
         return self
+
+    @model_validator(mode="after")
+    def _asked_for(self) -> Recipe:
+        if bool(self.outcome) == bool(self.outcomes):
+            raise ValueError("a recipe names its `outcome`, or several under `outcomes`")
+        return self
+
+    @field_validator("outcomes", mode="before")
+    @classmethod
+    def _weighed(cls, named: Any) -> Any:
+        return dict.fromkeys(named, 1.0) if isinstance(named, list | tuple) else named
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The outcomes that are predicted, in the order of the network's logits."""
+        return (self.outcome,) if self.outcome else tuple(self.outcomes)
 
     @field_validator("modalities")
     @classmethod
@@ -200,13 +226,36 @@ def cohort_folder(recipe: Recipe, path: Path) -> Path:
 
 
 def check_outcome(recipe: Recipe, spec: CohortSpec) -> None:
-    """Refuse a recipe whose outcome the cohort does not have.
+    """Refuse a recipe whose outcomes the cohort does not have, or that asks of them what cannot be done.
 
     Raises:
-        ConfigError: naming the outcomes that there are.
+        ConfigError: in one line, naming what there is instead.
     """
-    if recipe.outcome not in spec.outcomes:
-        known = ", ".join(sorted(spec.outcomes))
+    for name in recipe.asked:
+        if name not in spec.outcomes:
+            known = ", ".join(sorted(spec.outcomes))
+            raise ConfigError(f"recipe {recipe.name}: the cohort has no outcome {name!r}; it has {known}")
+    kinds = [spec.outcomes[name].kind for name in recipe.asked]
+    plain = kinds == ["binary"]
+    if isinstance(recipe.fusion, LateStack) and not plain:
         raise ConfigError(
-            f"recipe {recipe.name}: the cohort has no outcome {recipe.outcome!r}; it has {known}"
+            f"recipe {recipe.name}: fusion `late_stack` regresses one binary outcome, and"
+            f" {', '.join(recipe.asked)} asks for more; take `late_mean` or `concat`"
+        )
+    if recipe.threshold is not None and "binary" not in kinds:
+        raise ConfigError(
+            f"recipe {recipe.name}: a `threshold` is of a binary outcome, and {', '.join(recipe.asked)}"
+            " is none; leave it out"
+        )
+    if not plain and (recipe.promotion is not None or recipe.folds.repeats not in (1, "auto")):
+        key = "promotion" if recipe.promotion is not None else "folds.repeats"
+        raise ConfigError(
+            f"recipe {recipe.name}: `{key}` judges one binary outcome, and {', '.join(recipe.asked)} asks for"
+            " more; leave it out"
+        )
+    counted = not {"regression", "survival"} & set(kinds)
+    if recipe.fitting.imbalance in ("focal", "balanced") and not counted:
+        raise ConfigError(
+            f"recipe {recipe.name}: fitting.imbalance `{recipe.fitting.imbalance}` balances classes, and"
+            f" {', '.join(recipe.asked)} has none; leave it out"
         )

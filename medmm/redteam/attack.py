@@ -109,7 +109,8 @@ def attack(
         notes.append("pixels were not read; `medmm cohort check --red-team` looks for copies among images")
     splits = splits or _drawn(cohort, notes)
     clocks = unread_clocks(cohort.spec, root)
-    names = [outcome] if outcome else list(cohort.spec.outcomes)
+    binary = [name for name, spec in cohort.spec.outcomes.items() if spec.kind == "binary"]
+    names = [outcome] if outcome else binary
     found = []
     for name in names:
         told = _attack_one(cohort, name, tried, splits, pairs, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from medmm.cohort.link import Cohort
@@ -15,7 +16,9 @@ from medmm.report.table1 import missing_map, render_table1, table1_csv
 from medmm.tracking import Run
 
 
-def record(tracked: Run, cohort: Cohort, folder: Path, root: Path, outcome: str, splits: Splits) -> str:
+def record(
+    tracked: Run, cohort: Cohort, folder: Path, root: Path, outcomes: Sequence[str], splits: Splits
+) -> str:
     """Write both into the folder of a run and keep them with it; what is tracked has no pseudonyms.
 
     Pixels are not read again: copies among images are for `medmm cohort check --red-team`.
@@ -25,7 +28,7 @@ def record(tracked: Run, cohort: Cohort, folder: Path, root: Path, outcome: str,
         cohort: whose patients have their split.
         folder: of the run.
         root: folder of the data.
-        outcome: that is trained for.
+        outcomes: the binary ones that are trained for; others are not tried.
         splits: of the run.
 
     Returns:
@@ -40,9 +43,11 @@ def record(tracked: Run, cohort: Cohort, folder: Path, root: Path, outcome: str,
         tracked.figure("missing", picture)
     linked = open_for_attack(cohort.spec, root)
     grades = set()
-    for found in attack(linked, root, outcome=outcome, splits=splits, images=False):
-        grades |= {finding.grade for finding in found.findings}
-        for name, written in (("red-team.html", to_html), ("red-team.json", to_json)):
-            write_page(written(found), folder / name)
-            tracked.text(name, written(found, named=False))
+    for outcome in outcomes:
+        stem = "red-team" if len(outcomes) == 1 else f"red-team-{outcome}"
+        for found in attack(linked, root, outcome=outcome, splits=splits, images=False):
+            grades |= {finding.grade for finding in found.findings}
+            for name, written in ((f"{stem}.html", to_html), (f"{stem}.json", to_json)):
+                write_page(written(found), folder / name)
+                tracked.text(name, written(found, named=False))
     return next((grade for grade in GRADES if grade in grades), "nothing")

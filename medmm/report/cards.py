@@ -23,15 +23,18 @@ def model_card(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
         description: the values of ``bundle.json``.
         metrics: the values of ``metrics.json``.
     """
-    verdict = (
-        metrics["verdict"]["sentence"] if metrics["verdict"] else "The recipe compares no image with tables."
-    )
+    several = metrics.get("outcomes") or {}
+    verdicts = [
+        f"{name}: {told['verdict']['sentence']}" if len(several) > 1 else told["verdict"]["sentence"]
+        for name, told in (several or {"": metrics}).items()
+        if told["verdict"]
+    ] or ["The recipe compares no image with tables."]
     gates = [f"- {name}: {found['sentence']}" for name, found in metrics["gate"].items()] or ["- no image"]
     return "\n".join(
         [
             *_head(description),
-            *_section("Out-of-fold figures (95 % intervals)", *_figures(metrics)),
-            *_section("Does the image earn its place?", verdict),
+            *_section("Out-of-fold figures (95 % intervals)", *_all_figures(metrics)),
+            *_section("Does the image earn its place?", *verdicts),
             *_section("Can its heat maps be shown?", *gates),
             *_section("Limits", *LIMITS),
         ]
@@ -47,11 +50,24 @@ def _head(description: Mapping[str, Any]) -> list[str]:
         f"**Intended use.** {_prose(description['intended_use'])} Research use only; not a medical device.",
         "",
         f"**Trained on** {description['trained_on']} patients of cohort `{description['cohort']}`, "
-        f"{description['positives']} with the outcome ({description['prevalence']:.0%}). "
+        f"{_having(description)}"
         f"Modalities: {', '.join(description['modalities'])}; fusion `{description['fusion']['kind']}`, "
         f"{description['members']} member(s).",
         "",
     ]
+
+
+def _having(description: Mapping[str, Any]) -> str:
+    """Return how many had the outcome, or which outcomes there are."""
+    tasks = description.get("tasks", ())
+    if len(tasks) == 1 and tasks[0]["kind"] == "binary":
+        return f"{description['positives']} with the outcome ({description['prevalence']:.0%}). "
+    told = []
+    for task in tasks:
+        shares = description["rates"].get(task["name"], {})
+        parts = ", ".join(f"{_prose(name)} {share:.0%}" for name, share in shares.items())
+        told.append(f"{task['name']} ({task['kind']}{': ' + parts if parts else ''})")
+    return f"for {'; '.join(told)}. "
 
 
 _INLINE = re.compile(r"[\\`*_\[\]|~]")
@@ -66,6 +82,34 @@ def _prose(text: str) -> str:
 
 def _section(heading: str, *lines: str) -> list[str]:
     return [f"## {heading}", "", *lines, ""]
+
+
+def _all_figures(metrics: Mapping[str, Any]) -> list[str]:
+    """Return a table per outcome."""
+    several = metrics.get("outcomes") or {"": metrics}
+    lines: list[str] = []
+    for name, told in several.items():
+        lines += [f"### {name}", ""] if len(several) > 1 else []
+        binary = all(
+            "auprc" in found or ("brier" in found and "auroc" in found)
+            for found in told["out_of_fold"].values()
+        )
+        lines += _figures(told) if binary and not told.get("confusion") else _kind_figures(told)
+        lines += [""] if len(several) > 1 else []
+    return lines
+
+
+def _kind_figures(told: Mapping[str, Any]) -> list[str]:
+    """Return every measure of the fused model and its rivals for an outcome of another kind."""
+    measures = [name for name in told["out_of_fold"]["fused"] if name not in ("patients", "events")]
+    head = "| model | " + " | ".join(measures) + " | patients |"
+    rows = [
+        f"| {model} | "
+        + " | ".join(_interval(found[name]) if name in found else "–" for name in measures)
+        + f" | {found['patients']} |"
+        for model, found in told["out_of_fold"].items()
+    ]
+    return [head, "|" + "---|" * (len(measures) + 2), *rows]
 
 
 def _figures(metrics: Mapping[str, Any]) -> list[str]:

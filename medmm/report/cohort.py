@@ -124,6 +124,8 @@ class CohortPage:
         refused: (reason, series or patients) set aside or refused.
         evidence: what the story knows besides, by checklist item ("TRIPOD+AI 5a"; see
             :mod:`medmm.report.checklist`).
+        outcomes: (heading, figures) of outcomes that are not one binary one; ``events`` means nothing then.
+        verdicts: (outcome, whether the image earns its place) of these, in a sentence.
     """
 
     title: str
@@ -149,6 +151,8 @@ class CohortPage:
     shares: tuple[Share, ...] = ()
     refused: tuple[tuple[str, int], ...] = ()
     evidence: Mapping[str, str] = field(default_factory=dict)
+    outcomes: tuple[tuple[str, Table], ...] = ()
+    verdicts: tuple[tuple[str, str], ...] = ()
 
 
 TREAT_NONE = "treat none"
@@ -191,6 +195,7 @@ def _sections(page: CohortPage) -> list[tuple[str, str, bool]]:
     """Return (anchor, name, whether the page has it) of the sections, in order."""
     return [
         ("verdict", "The image", page.verdict is not None),
+        ("outcomes", "How good it is", bool(page.outcomes)),
         ("who", "Patients", bool(page.flow or page.refused or page.table_one or page.missingness)),
         ("ranks", "Ranking", bool(page.predictors or page.histogram)),
         ("calibrated", "Calibration", page.calibration is not None),
@@ -298,7 +303,8 @@ def _swarm(fields: tuple[SwarmField, ...]) -> dict[str, object] | None:
 
 def _shown(page: CohortPage) -> dict[str, str]:
     """Return what this page shows, for the items of :mod:`medmm.report.checklist`."""
-    count = f"{page.patients} patients, {page.events} with the outcome"
+    having = "" if page.outcomes else f", {page.events} with the outcome"
+    count = f"{page.patients} patients{having}"
     measured = {
         "AUROC and AUPRC": page.predictors,
         "calibration in the large, intercept, slope, curve and Brier score": page.calibration,

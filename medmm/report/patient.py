@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from medmm.report.facts import Provenance
 from medmm.report.figures import Mark, people, risk_scale
 from medmm.report.images import Frame, ImageEvidence, frames, legend
+from medmm.report.outcomes import Predicted, drawings, receipts
 from medmm.report.page import render
 from medmm.report.waterfall import Drawing, PlayerText, Scale, Waterfall, draw
 from medmm.report.wording import against_rate, number, signed, thousands, whole
@@ -213,6 +214,9 @@ class PatientPage:
         images: one per image block.
         how_good: figures for the same availability pattern, or None when they do not exist.
         reference: the reference population, or None without attributions.
+        outcomes: instead of ``risk``, ``modalities``, ``fields`` and ``images`` where the model does not
+            predict one binary outcome alone.
+        training: whether this patient was in training, where there are ``outcomes``.
         feedback: where a reader sends agreement or disagreement (text, never made a link).
     """
 
@@ -232,6 +236,8 @@ class PatientPage:
     how_good: HowGood | None = None
     reference: ReferenceFacts | None = None
     feedback: str = ""
+    outcomes: tuple[Predicted, ...] = ()
+    training: Training = "unknown"
 
 
 def render_patient(page: PatientPage) -> str:
@@ -239,8 +245,9 @@ def render_patient(page: PatientPage) -> str:
 
     Unless the patient was scored, no risk, bar, value or figure of performance is printed.
     """
-    scored = page.status == "scored" and page.risk is not None
-    shown = page if scored else replace(page, risk=None, modalities=None, fields=(), images=(), how_good=None)
+    scored = page.status == "scored" and (page.risk is not None or bool(page.outcomes))
+    hidden = replace(page, risk=None, modalities=None, fields=(), images=(), how_good=None, outcomes=())
+    shown = page if scored else hidden
     scale = _scale(shown)
     drawing = draw(shown.modalities, scale, start=START, end=END) if shown.modalities else None
     return render(
@@ -252,8 +259,21 @@ def render_patient(page: PatientPage) -> str:
         field_drawings=[_fields(waterfall, shown, scale, drawing) for waterfall in shown.fields],
         images=[(evidence, _frames(evidence), _swatches(evidence)) for evidence in shown.images],
         receipts=_receipts(shown),
+        panels=[_panel(one, shown) for one in shown.outcomes],
         **(_hero(shown.risk, shown.question) if shown.risk else {}),
     )
+
+
+def _panel(one: Predicted, page: PatientPage) -> dict[str, object]:
+    """Return one outcome, its explanations drawn and its images."""
+    drawn = [
+        (explanation.name, *drawings(explanation, start=START, end=END)) for explanation in one.explanations
+    ]
+    return {
+        "outcome": one,
+        "drawn": drawn,
+        "images": [(evidence, _frames(evidence), _swatches(evidence)) for evidence in one.images],
+    }
 
 
 def _any_undated(blocks: tuple[InputBlock, ...]) -> bool:
@@ -311,7 +331,7 @@ def _swatches(evidence: ImageEvidence) -> tuple[tuple[str, str], ...]:
 
 def _receipts(page: PatientPage) -> list[tuple[str, str]]:
     """Return the lines by which anyone can check that the bars add up."""
-    lines = []
+    lines = [line for one in page.outcomes for line in receipts(one)]
     for waterfall in ([page.modalities] if page.modalities else []) + list(page.fields):
         attribution = waterfall.attribution
         lines.append(

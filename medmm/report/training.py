@@ -57,6 +57,8 @@ class TrainingPage:
         contact_sheet: PNG of what the network sees, from :func:`medmm.report.images.contact_sheet`; or empty.
         settings: (name, value) lines of the recipe worth reading.
         warnings: what a reader of the figures must know.
+        outcomes: (heading, figures) of outcomes that are not one binary one.
+        verdicts: (outcome, whether the image earns its place) of these.
     """
 
     title: str
@@ -72,6 +74,8 @@ class TrainingPage:
     contact_sheet: bytes = b""
     settings: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
+    outcomes: tuple[tuple[str, Table], ...] = ()
+    verdicts: tuple[tuple[str, Verdict], ...] = ()
 
 
 DECIDED = {

@@ -78,11 +78,13 @@ class Scale:
         slope: of the calibration, 1 when it is not affine.
         intercept: of the calibration, 0 when it is not affine.
         affine: whether a place on the axis is a risk.
+        axis: what the axis measures where it is no risk; empty for log-odds before calibration.
     """
 
     slope: float = 1.0
     intercept: float = 0.0
     affine: bool = True
+    axis: str = ""
 
     def of(self, logit: float) -> float:
         """Return the place of an uncalibrated logit on the axis, in log-odds."""
@@ -90,7 +92,9 @@ class Scale:
 
     def printed(self, place: float) -> str:
         """Return a place as a risk, or as log-odds where the calibration is not affine."""
-        return of_100(_risk(place)) if self.affine else f"log-odds {number(place)}"
+        if self.affine:
+            return of_100(_risk(place))
+        return f"{number(place)} {self.axis}" if self.axis else f"log-odds {number(place)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,7 @@ class Drawing:
         affine: whether the axis is a risk.
         exact: unrounded rows of the receipt: label, log-odds, calibrated log-odds, standard error.
         attribution: what was drawn.
+        axis: see :class:`Scale`.
     """
 
     title: str
@@ -140,6 +145,7 @@ class Drawing:
     affine: bool
     exact: tuple[tuple[str, str, str, str], ...]
     attribution: Attribution
+    axis: str = ""
 
     def printed(self) -> dict[str, float]:
         """Return the log-odds as printed, by player."""
@@ -196,7 +202,9 @@ def draw(
     ]
     rows.append(_end_row("end", end, places[-1], scale, frame))
     ticks = tuple((percent_of(place), label) for place, label in frame.ticks)
-    return Drawing(waterfall.title, tuple(rows), ticks, scale.affine, _exact(waterfall, scale), attribution)
+    return Drawing(
+        waterfall.title, tuple(rows), ticks, scale.affine, _exact(waterfall, scale), attribution, scale.axis
+    )
 
 
 def _risk(log_odds: float) -> float:

@@ -113,7 +113,7 @@ def test_a_killed_fit_with_heads_resumes_to_the_same_bits(tmp_path, monkeypatch)
 def test_the_auxiliary_loss_is_the_mean_over_the_modalities_by_hand(tmp_path):
     fit = loop._Fit(job(auxiliary=0.5), tmp_path)
     patients = np.array([0, 1, 2, 3])
-    fit.weight = torch.tensor(1.0)
+    fit.objective.terms[0].weight = 1.0
     labels = fit.job.labels[patients]
     own = torch.tensor([[0.0, 1.0], [2.0, 0.0], [0.0, 0.0], [-1.0, 3.0]])
     present = torch.tensor([[1.0, 1], [1, 0], [0, 0], [1, 1]])
