@@ -89,7 +89,7 @@ def test_what_is_plain_is_written_and_the_rest_is_asked(tmp_path: Path) -> None:
     assert results["glucose"]["molar_mass_g_per_mol"] == 180.156
     assert (
         results["glucose"]["plausible"]
-        == {"mg/dL": [33, 2000], "mmol/L": [1.83175, 111.015]}[results["glucose"]["unit"]]
+        == {"mg/dL": [0, 2200], "mmol/L": [0, 122.116]}[results["glucose"]["unit"]]
     )
     assert results["oddity"]["role"] == "never"
     recipe = _answered(pipeline / "recipe.yaml")
