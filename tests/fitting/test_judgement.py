@@ -10,7 +10,7 @@ import pytest
 from medmm.columns import FieldSpec, ImageSpec, Value
 from medmm.evaluation.comparison import Verdict, verdict
 from medmm.fitting.candidates import Problem
-from medmm.fitting.crossval import cross_validate
+from medmm.fitting.crossval import OutOfFold, cross_validate
 from medmm.fitting.inputs import Prepared
 from medmm.fitting.judgement import judge
 from medmm.fitting.partition import deal
@@ -94,3 +94,28 @@ def test_noise_is_rarely_called_help_and_a_gain_mostly_is(gain, fewest, most):
         scores = {"tables": tables, "trees": trees, "fused": fused + gain * labels}
         words.append(verdict(labels, folds, scores, resamples=200, seed=seed).word)
     assert fewest <= words.count("helps") <= most
+
+
+def test_decisions_that_are_alike_in_a_whole_fold_are_not_known_without_error():
+    """A model that calls everybody of two folds positive: its recall still rests on a few patients."""
+    folds = np.repeat([0, 1, 2, 3], 15)
+    often, seldom = [1.0] * 9 + [0.0] * 6, [1.0] * 3 + [0.0] * 12
+    labels = np.array([*often, *often, *seldom, *seldom])
+    logits = np.where(folds < 2, 2.0, -2.0) + np.tile(np.linspace(0, 1e-6, 15), 4)
+    made = OutOfFold({"fused": logits}, folds, ())
+    recipe = Recipe.model_validate(
+        {
+            "name": "made",
+            "question": "?",
+            "intended_use": "a test",
+            "cohort": "x",
+            "outcome": "ill",
+            "modalities": {"records": {"kind": "records"}},
+            "threshold": {"risk": 0.3},
+            "comparison": {"resamples": 400},
+        }
+    )
+    judged = judge(recipe, made, labels, np.ones((60, 1), bool), names=["records"], images=[])
+    for measure in ("recall", "accuracy", "specificity"):
+        figure = judged.figures["fused"][measure]
+        assert figure.upper - figure.lower > 0.1, (measure, figure)
