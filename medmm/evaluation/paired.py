@@ -176,23 +176,23 @@ def net_benefit_gains(
     labels: npt.ArrayLike,
     fused: Float64,
     others: Mapping[str, Float64],
-    folds: npt.ArrayLike,
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Benefit]:
     """Return the net benefit of each policy, and what the fused model gains over it, with 95 % intervals.
 
+    Patients are redrawn by class, not inside folds: a weak model decides the same for a whole fold, and its
+    net benefit would seem to be known without error.
+
     Args:
         labels: ``[patient]``, 0 or 1.
         fused: ``[patient]``, parts in the net benefit from :func:`benefit_of_deciding`.
         others: per policy the same; NaN where it cannot decide, and then neither is counted there.
-        folds: ``[patient]``, inside which patients are redrawn.
         resamples: number of bootstrap resamples.
         seed: of the bootstrap.
     """
     truth = binary_labels(labels)
-    groups = checked_folds(folds, len(truth))
     found = {}
     for name, values in others.items():
         both = np.isfinite(values)
@@ -200,7 +200,9 @@ def net_benefit_gains(
             continue
         one, other = fused[both], values[both]
         measures = {"own": _mean(other), "fused": _mean(one), "gain": _mean(one - other)}
-        drawn = bootstrap(measures, truth[both], groups[both], resamples=resamples, seed=seed)
+        drawn = bootstrap(
+            measures, truth[both], checked_folds(None, int(both.sum())), resamples=resamples, seed=seed
+        )
         found[name] = Benefit(int(both.sum()), drawn["own"], drawn["fused"], drawn["gain"])
     return found
 

@@ -241,7 +241,7 @@ def _benefits(layers: _Layers) -> tuple[float, dict[str, Benefit]]:
     worth[TREAT_ALL] = benefit_of_deciding(labels, np.ones_like(at), np.exp(at))
     worth[TREAT_NONE] = np.zeros(len(labels))
     comparison = recipe.comparison
-    found = net_benefit_gains(labels, mine, worth, folds[0], resamples=comparison.resamples, seed=recipe.seed)
+    found = net_benefit_gains(labels, mine, worth, resamples=comparison.resamples, seed=recipe.seed)
     return float(1 / (1 + np.exp(-np.median(at)))), found
 
 

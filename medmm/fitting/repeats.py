@@ -102,15 +102,19 @@ def _figures(recipe: Recipe, labels: Float64, logits: Float64, folds: Ints) -> d
     rows = np.isfinite(logits).all(axis=0)
     truth, own, of = labels[rows] == 1, logits[:, rows], folds[:, rows]
     calibrated = calibrated_by_repeat(own, labels[rows], of)
-    each: list[Mapping[str, Measure]] = []
+    ranked_or_weighed: list[Mapping[str, Measure]] = []
+    decided: list[Mapping[str, Measure]] = []
     for raw, risks, parts in zip(own, calibrated, of, strict=True):
-        decided = risks - cross_chosen(recipe.threshold, risks, labels[rows], parts)
-        ranked, weighed, cut = (usual_measures(truth, values, parts) for values in (raw, risks, decided))
-        each.append(
-            weighed | {name: ranked[name] for name in RANKING} | {name: cut[name] for name in DECIDED}
-        )
-    measures = {name: averaged([found[name] for found in each]) for name in each[0]}
-    return bootstrap(measures, truth, of[0], resamples=recipe.comparison.resamples, seed=recipe.seed)
+        cut = risks - cross_chosen(recipe.threshold, risks, labels[rows], parts)
+        ranking, risk, decision = (usual_measures(truth, values, parts) for values in (raw, risks, cut))
+        ranked_or_weighed.append(risk | {name: ranking[name] for name in RANKING})
+        decided.append({name: decision[name] for name in DECIDED})
+    drawn: dict[str, Estimate] = {}
+    # Decisions are redrawn by class alone, as one cross-validation's are (:mod:`medmm.fitting.judgement`).
+    for found, strata in ((ranked_or_weighed, of[0]), (decided, np.zeros_like(of[0]))):
+        measures = {name: averaged([repeat[name] for repeat in found]) for name in found[0]}
+        drawn |= bootstrap(measures, truth, strata, resamples=recipe.comparison.resamples, seed=recipe.seed)
+    return drawn
 
 
 def _verdict(

@@ -124,7 +124,7 @@ def test_net_benefit_is_the_decision_curve_at_that_risk(seed: int, risk: float) 
     parts["treat all"] = benefit_of_deciding(labels, np.ones(60, bool), odds)
     for name, values in parts.items():
         assert values.mean() == pytest.approx(float(np.ravel(curve[name])[0]))
-    found = net_benefit_gains(labels, parts.pop("fused"), parts, np.zeros(60, int), resamples=200)
+    found = net_benefit_gains(labels, parts.pop("fused"), parts, resamples=200)
     for name, benefit in found.items():
         assert benefit.gain.value == pytest.approx(benefit.fused.value - benefit.own.value, abs=1e-9)
         assert benefit.own.value == pytest.approx(parts[name].mean(), abs=1e-9)
@@ -135,7 +135,15 @@ def test_net_benefit_compares_those_whom_both_score() -> None:
     labels, one, _ = patients(0)
     own = np.where(np.arange(60) < 20, np.nan, 0.0)
     fused = benefit_of_deciding(labels, one > 0, 1.0)
-    found = net_benefit_gains(labels, fused, {"rare": own, "none": own + np.nan}, np.zeros(60, int))
+    found = net_benefit_gains(labels, fused, {"rare": own, "none": own + np.nan})
     assert set(found) == {"rare"}
     assert found["rare"].patients == 40
     assert found["rare"].fused.value == pytest.approx(fused[20:].mean())
+
+
+def test_a_policy_that_decides_by_fold_is_not_known_without_error() -> None:
+    """Whoever treats whole folds has a net benefit that varies with who is in them."""
+    labels = np.arange(60) % 3 == 0
+    whole = benefit_of_deciding(labels, np.arange(60) < 24, 0.5)
+    found = net_benefit_gains(labels, np.zeros(60), {"by fold": whole})["by fold"]
+    assert found.own.upper > found.own.lower
