@@ -11,6 +11,7 @@ from typing import Any
 
 from medmm.catalogue import agreement
 from medmm.cohort.archive import Candidate
+from medmm.cohort.disclosure import told
 from medmm.cohort.flow import Account, Flow
 from medmm.cohort.link import Cohort
 from medmm.cohort.outcomes import counted
@@ -77,14 +78,14 @@ class CheckReport:
             lines.append(" · ".join(f"{pattern} {count}" for pattern, count in self.patterns.items()))
         for name, (positive, labelled) in self.outcomes.items():
             lines.append(f"{name}: {positive} of {labelled} positive")
-        lines += [f"{name}: {told}" for name, told in self.counted.items()]
+        lines += [f"{name}: {words}" for name, words in self.counted.items()]
         for block, fates in self.choices.items():
             parts = " + ".join(f"{count} {fate}" for fate, count in fates.items())
             lines.append(f"{block}: {sum(fates.values())} candidates = {parts}")
         lines += [coverage.line() for coverage in self.coverage if coverage.absent]
-        lines += [f"{name}: {told}" for name, told in self.inherited.items()]
+        lines += [f"{name}: {words}" for name, words in self.inherited.items()]
         for name, cells in self.flow.unparsable.items():
-            shown = ", ".join(f"{text[:20]!r} x{count}" for text, count in list(cells.items())[:10])
+            shown = ", ".join(f"{told(text, count)} x{count}" for text, count in list(cells.items())[:10])
             lines.append(f"cannot be read: {name}: {shown}")
         lines += [f"look at: {finding.line()}" for finding in self.flow.findings]
         return lines + [f"warning: {warning}" for warning in self.warnings]
@@ -103,13 +104,13 @@ def check(cohort: Cohort, *, root: Path | None = None) -> CheckReport:
         cohort: a whole cohort, with outcomes.
         root: folder of its data, to name tables in it that the specification does not mention.
     """
-    outcomes, told = {}, {}
+    outcomes, spread = {}, {}
     for name, spec in cohort.spec.outcomes.items():
         found = [patient.targets[name] for patient in cohort.patients if name in patient.targets]
         if spec.kind == "binary":
             outcomes[name] = (int(sum(found)), len(found))
         else:
-            told[name] = counted(spec, found)
+            spread[name] = counted(spec, found)
     coverage = list(_coverage(cohort))
     warnings = [
         *_source_warnings(cohort, root),
@@ -125,7 +126,7 @@ def check(cohort: Cohort, *, root: Path | None = None) -> CheckReport:
         _choices(cohort),
         _inherited(cohort),
         warnings,
-        told,
+        spread,
     )
 
 
@@ -151,7 +152,7 @@ def _inherited(cohort: Cohort) -> dict[str, str]:
         for name, column in declared.items()
         if isinstance(column, FieldSpec | ResultSpec)
     }
-    return {name: told for name, told in columns.items() if told}
+    return {name: words for name, words in columns.items() if words}
 
 
 def present(source: Source) -> bool:

@@ -15,8 +15,35 @@ from medmm.arrays import Bools, Ints
 SMALL = 5
 """Counts from 1 to one less are hidden."""
 
+SHORT = 4
+"""A cell of so few characters is a code ("n/a", "neg"); nobody is named in it."""
+
+LONGEST = 20
+"""Characters of a cell that are shown at most."""
+
 Line = Sequence[tuple[int, int]]
 """Cells (row, column) of which the published total is the sum, or one is the sum of the others."""
+
+
+def tellable(text: str, count: int) -> bool:
+    """Tell whether a cell's text may be shown: a short code, or a word that several cells share."""
+    return len(text) <= SHORT or count >= SMALL
+
+
+def told(text: str, count: int) -> str:
+    """Return a cell's text as it may be shown: itself, else its shape ("Jane Doe 1954" as "Aaaa Aaa 9999").
+
+    What cannot be read is sometimes a remark about a person. Its shape is enough to find it in the table.
+
+    Args:
+        count: how many cells hold just this text.
+    """
+    if tellable(text, count):
+        return repr(text[:LONGEST])
+    shape = "".join(
+        "9" if c.isdigit() else "A" if c.isupper() else "a" if c.isalpha() else c for c in text[:LONGEST]
+    )
+    return f"like {shape!r}"
 
 
 def hidden(counts: Ints, lines: Sequence[Line]) -> Bools:

@@ -32,6 +32,14 @@ def test_patterns_coverage_and_unreadable_cells(small: Any) -> None:
     assert "biomarkers.crp: reference range (mcc) from the catalogue's crp" in lines
 
 
+def test_a_remark_about_a_person_is_told_by_its_shape(small: Any) -> None:
+    told = ("001", "called Mrs Roe 1954", "mg/L", "2024-02-01")
+    small.results([told, ("002", "5", "mg/L", "2024-02-01"), ("003", "7", "mg/L", "2024-02-01")])
+    lines = check(small.link(), root=small.root).lines()
+    assert "cannot be read: biomarkers.crp: like 'aaaaaa Aaa Aaa 9999' x1" in lines
+    assert "Roe" not in "\n".join(lines)
+
+
 def test_warns_of_what_looks_odd(small: Any) -> None:
     rows = [(f"{n:03d}", "2024-03-01 12:00", str(30 + n), f"word {n}", "x") for n in range(60)]
     small.write("records.csv", ("patient_id", "seen_at", "age", "sex", "site"), rows)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medmm.cohort.disclosure import tellable
 from medmm.cohort.values import FLAG_WORDS
 from medmm.errors import DataError
 from medmm.sources.duck import Engine, quoted
@@ -189,13 +190,19 @@ def _sheet(engine: Engine, root: Path, name: str) -> Sheet:
         if 0 < distinct <= FEW_WORDS:
             words = [word for (word,) in engine.rows(f"SELECT w FROM {cell} ORDER BY w")]
         if 0 < numbers < filled:
-            rest = f"{cell} AND NOT regexp_full_match(w, '{_NUMBER}') ORDER BY w LIMIT {FEW_OTHERS + 1}"
-            others = [word for (word,) in engine.rows(f"SELECT w FROM {rest}")]
-        told = tuple(others) if len(others) <= FEW_OTHERS else ()
+            others = _others(engine, column, table.relation)
+        few = tuple(w for w, count in others if tellable(w, count)) if len(others) <= FEW_OTHERS else ()
         columns[column] = Column(
-            column, row[0], filled, distinct, numbers, dates, times, prose, tuple(words), told
+            column, row[0], filled, distinct, numbers, dates, times, prose, tuple(words), few
         )
     return Sheet(name, row[0], columns)
+
+
+def _others(engine: Engine, column: str, relation: str) -> list[tuple[str, int]]:
+    """Return the words of a column that are no numbers, with their counts; one more than are of use."""
+    cell = f"(SELECT trim({quoted(column)}) AS w FROM {relation}) WHERE w <> ''"
+    rest = f"{cell} AND NOT regexp_full_match(w, '{_NUMBER}') GROUP BY w ORDER BY w LIMIT {FEW_OTHERS + 1}"
+    return [(word, int(count)) for word, count in engine.rows(f"SELECT w, count(*) FROM {rest}")]
 
 
 def _folders(root: Path, progress: Callable[[int, int], None] | None) -> list[Folder]:
