@@ -19,7 +19,7 @@ outcomes:
   ward: {table: labels.csv, kind: multiclass, classes: [home, ward, intensive care], label: where to}
   grade: {table: labels.csv, kind: ordinal, classes: [low, middle, high]}
   stay: {table: labels.csv, kind: regression, unit: d, plausible: [0, 400], label: length of stay}
-  death: {table: labels.csv, kind: survival, column: days, event: died, positive: 1, negative: 0, label: death}
+  death: {table: labels.csv, kind: survival, column: days, event: died, positive: 1, negative: 0}
   rare: {table: labels.csv, kind: binary, positive: 1}
 records:
   table: records.csv

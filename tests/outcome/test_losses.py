@@ -93,8 +93,8 @@ def test_hazards_by_hand() -> None:
     logits = torch.tensor([[0.3, -0.2, 1.0]]).repeat(4, 1)
     survive = [-np.log(1 - sigmoid(x)) for x in (0.3, -0.2, 1.0)]
     die = [-np.log(sigmoid(x)) for x in (0.3, -0.2, 1.0)]
-    # an event on day 15; censored on day 16, beyond the middle of the second interval, and on day 14, before it;
-    # an event after the last interval, which is one that was not seen
+    # events on day 15 and after the last interval, which is one that was not seen; censored on day 16, beyond
+    # the middle of the second interval, and on day 14, before it
     found = Hazards((10.0, 20.0, 30.0))(logits, torch.tensor([15.0, -16.0, -14.0, 31.0]))
     assert found.tolist() == pytest.approx(
         [survive[0] + die[1], survive[0] + survive[1], survive[0], sum(survive)], rel=1e-5
@@ -117,7 +117,9 @@ def test_what_is_not_known_contributes_nothing() -> None:
     loss = Objective((ILL, WARD), labels, imbalance="none")(logits, labels)
     loss.backward()
     grad = logits.grad
-    assert (grad[0, 1:] == 0).all() and (grad[2, 0] == 0) and (grad[3] == 0).all()
+    assert (grad[0, 1:] == 0).all()
+    assert grad[2, 0] == 0
+    assert (grad[3] == 0).all()
     ill = binary_cross_entropy_with_logits(logits[:2, 0], torch.tensor([1.0, 0.0]))
     ward = torch.nn.functional.cross_entropy(logits[1:3, 1:], torch.tensor([2, 0]))
     assert loss.item() == pytest.approx(((ill + ward) / 2).item(), rel=1e-5)

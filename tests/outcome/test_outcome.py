@@ -1,4 +1,4 @@
-"""What logits of every kind say: probabilities that add up, components that are weighed sums, labels refused."""
+"""What logits of every kind say: probabilities that add up, weighed sums as components, labels refused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medmm.calibration import Platt, Shifted, calibration_from_json
@@ -24,6 +24,7 @@ ALL = (ILL, WARD, GRADE, Task("stay", "regression", unit="d"), DEATH, Task("rela
 numbers = st.floats(-40, 40)
 
 
+@settings(deadline=None)
 @given(st.lists(numbers, min_size=3, max_size=3), st.floats(0, 5), st.lists(numbers, min_size=3, max_size=3))
 def test_the_probabilities_of_classes_add_up_to_one(logits, slope, offsets) -> None:
     found = outcome_of(WARD, np.array(logits), Shifted(slope, tuple(offsets)), None)
@@ -33,6 +34,7 @@ def test_the_probabilities_of_classes_add_up_to_one(logits, slope, offsets) -> N
     assert sum(found.logits.values()) == pytest.approx(0, abs=1e-9)  # each against the mean of all
 
 
+@settings(deadline=None)
 @given(numbers, st.floats(0, 5), st.floats(-9, 9), st.floats(0, 9))
 def test_the_probabilities_of_levels_add_up_and_none_is_negative(score, slope, first, step) -> None:
     found = outcome_of(GRADE, np.array(score), Shifted(slope, (first, first - step), spread=True), None)
@@ -40,6 +42,7 @@ def test_the_probabilities_of_levels_add_up_and_none_is_negative(score, slope, f
     assert min(found.probabilities.values()) >= -1e-12
 
 
+@settings(deadline=None)
 @given(st.lists(numbers, min_size=3, max_size=3))
 def test_a_survival_curve_only_falls(logits) -> None:
     curve = read(DEATH, np.array(logits))
@@ -83,6 +86,7 @@ def test_proportional_hazards_read_the_baseline() -> None:
     assert curve == pytest.approx(np.exp(-np.array([0.1, 0.3]) * np.exp(1.0)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=5))
 def test_levels_are_differences_of_what_lies_above(shares) -> None:
     above = np.array(sorted(shares, reverse=True))
