@@ -1,27 +1,36 @@
-"""The candidates of a window: rows of kept subjects and declared codes, timed and read.
+"""The candidates of a window: rows of kept subjects and declared codes, each with its time.
 
-What lies after the prediction time is set apart here, before anything else of it is looked at. A distinct
-cell is read once, however many rows hold it; where the source keeps numbers, a cell is no more than its unit.
+What lies after the prediction time is set apart here, before anything else of it is looked at.
 """
 
 # ruff: noqa: S608 - identifiers and literals go through quoted() and literal()
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from medmm.cohort.cells import (
+    EMPTY,
+    FATE_BITS,
+    MIXED,
+    ODD_DATE,
+    RANK_SHIFT,
+    Cell,
+    read_cell,
+    read_unit,
+)
 from medmm.cohort.moments import sql_clock, sql_known_by, sql_offset_days
-from medmm.cohort.picks import FATE, FATES, Bools, Cells, Floats, Ints, Rows, text_of
+from medmm.cohort.picks import FATE
+from medmm.cohort.shelf import Shelf
 from medmm.cohort.spec import Biomarkers
-from medmm.cohort.values import parse_number, read_number
-from medmm.columns import AssumeKnown, ResultSpec, Status
+from medmm.columns import ResultSpec
 from medmm.errors import DataError
 from medmm.sources.duck import Engine, literal, quoted
-from medmm.units import factor
 
 STATUS_RANK = {"corrected": 0, "amended": 0, "c": 0, "final": 1, "f": 1}
 """At equal times corrected results go before final ones, and those before all others (preliminary)."""
@@ -49,104 +58,60 @@ def sql_withdrawn(column: str) -> str:
 
 
 @dataclass(slots=True)
-class Read:
-    """The temporary table ``candidate``, and what its cells say.
+class Candidates:
+    """The query of the candidates, and what was met among them while they were put aside.
 
     Attributes:
-        cells: by number, for whoever shows a value.
-        fates: rows by position in ``FATES``, later ones left out; filled as rows are read.
+        sql: yields the columns of :data:`~medmm.cohort.cells.COLUMNS`.
+        cells: what their cells say.
         later: rows after the prediction time.
-        readable: per result, rows that hold something.
-        unread: per (result, cell as shown), how often it could not be read.
-        units: per result, the units that such cells have.
-        odd: per result, how many dates are nobody's, and whose rows they stand in.
+        odd: per result, how many dates are nobody's, and whose rows they stand in (up to three).
     """
 
-    cells: Cells
-    later: int
-    readable: Ints
-    odd: Mapping[int, tuple[int, Sequence[int]]]
-    _number: Floats
-    _fate: Ints
-    _unit: Sequence[str]
-    _inputs: Sequence[tuple[str, ResultSpec]]
-    fates: Ints = field(default_factory=lambda: np.zeros(len(FATES), dtype=np.int64))
-    unread: Counter[tuple[int, str]] = field(default_factory=Counter)
-    units: dict[int, set[str]] = field(default_factory=dict)
+    sql: str
+    cells: Sequence[Cell]
+    later: int = 0
+    odd: dict[int, tuple[int, list[int]]] = field(default_factory=dict)
+    _mixed: bool = False
+    _refused: int = -1
 
-    def rows(self, engine: Engine, start: int, stop: int) -> Rows:
-        """Return the rows of a range of subjects that are not later, each with its fate."""
-        found = engine.arrays(
-            "SELECT subject, result, cell, value, rank, offset_days, fate FROM candidate"
-            f" WHERE fate <> {FATE['later']} AND subject >= {start} AND subject < {stop}"
-        )
-        cell, result = found["cell"].astype(np.int64), found["result"].astype(np.int64)
-        number, by_cell = self._number[cell], self._fate[cell]
-        raw = number
-        if self.cells.numbers:
-            raw = np.ma.filled(found["value"].astype(np.float64), np.nan)
-            number, by_cell = self._scaled(raw, np.ma.getmaskarray(found["value"]), result, number, by_cell)
-        fate = _fate(found["fate"].astype(np.int64), by_cell)
-        rows = Rows(
-            found["subject"].astype(np.int64),
-            result,
-            np.ma.filled(found["offset_days"], -np.inf),
-            number,
-            raw,
-            found["rank"].astype(np.int64),
-            cell,
-            fate,
-        )
-        self._account(rows)
-        return rows
+    def put_aside(self, batches: Iterable[Mapping[str, NDArray[Any]]], shelf: Shelf, name: str) -> None:
+        """Read every candidate once; those that are not later go to the shelf.
 
-    def _scaled(
-        self, raw: Floats, empty: Bools, result: Ints, scale: Floats, fate: Ints
-    ) -> tuple[Floats, Ints]:
-        """Convert numbers by their units' scale and judge each, as ``values.read_number`` does."""
-        specs = [spec for _, spec in self._inputs]
-        nowhere = (-np.inf, np.inf)
-        low, high = (np.array([(s.plausible or nowhere)[end] for s in specs])[result] for end in (0, 1))
-        floor, ceiling = (
-            np.array([(s.limits or (np.nan, np.nan))[end] for s in specs])[result] for end in (0, 1)
-        )
-        with np.errstate(invalid="ignore"):
-            number = np.where(scale == 1.0, raw, raw * scale) + 0.0
-        number = np.where(np.isposinf(raw), ceiling, np.where(np.isneginf(raw), floor, number))
-        with np.errstate(invalid="ignore"):
-            implausible = (number < low) | (number > high)
-        fate = np.where((fate == 0) & implausible, FATE["implausible"], fate)
-        fate = np.where((fate == 0) & np.isinf(raw) & np.isnan(number), FATE["without a limit"], fate)
-        fate = np.where(np.isnan(raw), FATE["unparsable"], fate)
-        for place, spec in enumerate(specs):
-            for word in spec.missing_codes:
-                told = parse_number(word)
-                if told is not None and told.value is not None:
-                    empty = empty | ((result == place) & (raw == told.value))
-        return number, np.where(empty, FATE["missing"], fate)
+        Raises:
+            DataError: if times cannot be compared, or a result declares no unit but has one.
+        """
+        refused = [number for number, cell in enumerate(self.cells) if cell.refused is not None]
+        for batch in batches:
+            tag = batch["tag"]
+            known = np.flatnonzero((tag & FATE_BITS) != FATE["later"])
+            self.later += len(tag) - len(known)
+            shelf.put(batch["subject"], batch, known)
+            met = np.bitwise_or.reduce(tag) if len(tag) else 0
+            self._mixed |= bool(met & MIXED)
+            if met & ODD_DATE:
+                self._note_odd(batch)
+            if refused:
+                met_cells = np.intersect1d(batch["cell"][known], refused)
+                if len(met_cells):
+                    first = int(met_cells[0])
+                    self._refused = first if self._refused < 0 else min(first, self._refused)
+        if self._mixed:
+            _mixed_clocks(name)
+        error = self.cells[self._refused].refused if self._refused >= 0 else None
+        if error is not None:
+            raise error
 
-    def _account(self, rows: Rows) -> None:
-        self.fates += np.bincount(rows.fate, minlength=len(FATES))
-        held = rows.result[rows.fate != FATE["missing"]]
-        self.readable += np.bincount(held, minlength=len(self._inputs))
-        bad = np.flatnonzero((rows.fate == FATE["unparsable"]) | (rows.fate == FATE["without a unit"]))
-        if not len(bad):
-            return
-        none = np.isnan(rows.raw[bad])
-        told = np.stack([rows.result[bad], rows.cell[bad], none, np.where(none, 0.0, rows.raw[bad])])
-        distinct, counts = np.unique(told, axis=1, return_counts=True)
-        for (place, cell, empty, raw), count in zip(distinct.T.tolist(), counts.tolist(), strict=True):
-            shown = text_of(self.cells, int(cell), np.nan if empty else raw)
-            self.unread[int(place), shown] += count
-            if self._fate[int(cell)] == FATE["unparsable"]:
-                self.units.setdefault(int(place), set()).add(self._unit[int(cell)])
+    def _note_odd(self, batch: Mapping[str, NDArray[Any]]) -> None:
+        those = np.flatnonzero(batch["tag"] & ODD_DATE)
+        for place in np.unique(batch["result"][those]).tolist():
+            subjects = batch["subject"][those[batch["result"][those] == place]]
+            count, whose = self.odd.get(place, (0, []))
+            self.odd[place] = (count + len(subjects), sorted({*whose, *subjects.tolist()})[:3])
 
 
-def _fate(by_time: Ints, by_cell: Ints) -> Ints:
-    """Withdrawn goes before what cannot be read, that before the time, and that before the number."""
-    unread = np.isin(by_cell, [FATE[fate] for fate in ("missing", "unparsable", "without a unit")])
-    settled = (by_time == FATE["withdrawn"]) | ((by_time != 0) & ~unread)
-    return np.where(settled, by_time, by_cell)
+def _mixed_clocks(name: str) -> None:
+    raise DataError(f"{name}: times with and without a UTC offset cannot be compared; write all the same way")
 
 
 def stage(
@@ -157,11 +122,11 @@ def stage(
     *,
     numbers: bool,
     same_day: bool,
-) -> Read:
-    """Fill ``candidate(subject, result, cell, value, rank, offset_days, fate)`` from ``coded`` and ``kept``.
+) -> Candidates:
+    """Return the query of the candidates, out of the views ``raw`` and the tables ``kind`` and ``kept``.
 
     Args:
-        engine: holds the views ``coded`` and ``kept``.
+        engine: holds them.
         spec: the declared block.
         inputs: the results by position.
         name: of the table, for messages.
@@ -172,51 +137,30 @@ def stage(
         DataError: if times cannot be compared, or a result declares no unit but has one.
     """
     cells = _units(engine, spec, inputs) if numbers else []
-    _time(engine, spec, name, numbers=numbers, same_day=same_day)
-    if engine.rows("SELECT count(*) FROM candidate WHERE mixed")[0][0]:
-        raise DataError(
-            f"{name}: times with and without a UTC offset cannot be compared; write all the same way"
-        )
-    known = f"fate <> {FATE['later']}"
+    timed = _timed(engine, spec, numbers=numbers, same_day=same_day)
     if numbers:
-        _refuse(engine, cells, known)
-    else:
-        cells = _texts(engine, spec, inputs, known)
-    later = int(engine.rows(f"SELECT count(*) FROM candidate WHERE NOT ({known})")[0][0])
-    some = "(list(DISTINCT subject ORDER BY subject))[:3]"
-    odd = {
-        place: (count, subjects)
-        for place, count, subjects in engine.rows(
-            f"SELECT result, count(*), {some} FROM candidate WHERE odd_date GROUP BY result ORDER BY result"
+        empty = f"CASE WHEN value IS NULL THEN {EMPTY} ELSE 0 END"
+        return Candidates(
+            "SELECT subject, result, cell, coalesce(value, 'nan'::DOUBLE) AS value,"
+            f" {_OFFSET}, (tag + {empty})::USMALLINT AS tag FROM ({timed})",
+            cells,
         )
-    }
-    return Read(
-        Cells([cell.comparator for cell in cells], [cell.shown for cell in cells], numbers),
-        later,
-        np.zeros(len(inputs), dtype=np.int64),
-        odd,
-        np.array([np.nan if cell.number is None else cell.number for cell in cells], dtype=np.float64),
-        np.array([FATE[cell.fate] for cell in cells], dtype=np.int64),
-        [cell.unit for cell in cells],
-        inputs,
+    engine.run(f"CREATE TEMP TABLE candidate AS {timed}", what=name)
+    if engine.rows(f"SELECT count(*) FROM candidate WHERE tag & {MIXED} > 0")[0][0]:
+        _mixed_clocks(name)
+    return Candidates(
+        "SELECT subject, result, coalesce(cell.cell, 0)::INTEGER AS cell, 'nan'::DOUBLE AS value,"
+        f" {_OFFSET}, tag::USMALLINT AS tag FROM candidate LEFT JOIN cell USING (result, value, unit)",
+        _texts(engine, spec, inputs),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Cell:
-    """One distinct cell; where the source keeps numbers, one distinct unit, and ``number`` is its scale."""
-
-    number: float | None
-    comparator: str
-    shown: str
-    fate: str
-    unit: str
-    refused: DataError | None = None
+_OFFSET = "coalesce(offset_days, '-infinity'::DOUBLE) AS \"offset\""
 
 
-def _units(engine: Engine, spec: Biomarkers, inputs: Sequence[tuple[str, ResultSpec]]) -> list[_Cell]:
+def _units(engine: Engine, spec: Biomarkers, inputs: Sequence[tuple[str, ResultSpec]]) -> list[Cell]:
     """Read every distinct unit into ``cell(result, unit, cell)``; a wrong one may be of later rows only."""
-    found = engine.rows("SELECT DISTINCT result, unit FROM coded WHERE result >= 0 ORDER BY ALL")
+    found = engine.rows("SELECT DISTINCT result, unit FROM kind WHERE result >= 0 ORDER BY ALL")
     engine.put(
         "cell",
         {
@@ -225,29 +169,15 @@ def _units(engine: Engine, spec: Biomarkers, inputs: Sequence[tuple[str, ResultS
             "cell": ("INTEGER", range(len(found))),
         },
     )
-    read = []
-    for place, unit in found:
-        try:
-            read.append(_unit(inputs[place], spec, unit))
-        except DataError as error:
-            read.append(_Cell(None, "", "", "unparsable", unit, error))
-    return read
+    return [read_unit(inputs[place], spec, unit) for place, unit in found]
 
 
-def _refuse(engine: Engine, cells: Sequence[_Cell], known: str) -> None:
-    refused = [number for number, cell in enumerate(cells) if cell.refused is not None]
-    if refused:
-        listed = ", ".join(map(str, refused))
-        met = engine.rows(f"SELECT min(cell) FROM candidate WHERE {known} AND cell IN ({listed})")[0][0]
-        if met is not None and (error := cells[met].refused) is not None:
-            raise error
-
-
-def _texts(
-    engine: Engine, spec: Biomarkers, inputs: Sequence[tuple[str, ResultSpec]], known: str
-) -> list[_Cell]:
-    """Read every distinct cell once, and put its number in the place of its text; a later row has none."""
-    found = engine.rows(f"SELECT DISTINCT result, value, unit FROM candidate WHERE {known} ORDER BY ALL")
+def _texts(engine: Engine, spec: Biomarkers, inputs: Sequence[tuple[str, ResultSpec]]) -> list[Cell]:
+    """Read every distinct cell into ``cell(result, value, unit, cell)``; one of later rows only has none."""
+    found = engine.rows(
+        f"SELECT DISTINCT result, value, unit FROM candidate WHERE tag & {FATE_BITS} <> {FATE['later']}"
+        " ORDER BY ALL"
+    )
     engine.put(
         "cell",
         {
@@ -257,23 +187,14 @@ def _texts(
             "cell": ("INTEGER", range(len(found))),
         },
     )
-    engine.run("ALTER TABLE candidate RENAME TO written")
-    engine.run(
-        "CREATE TEMP TABLE candidate AS SELECT subject, result, coalesce(cell, 0)::INTEGER AS cell,"
-        " NULL::DOUBLE AS value, rank, offset_days, fate, odd_date"
-        " FROM written LEFT JOIN cell USING (result, value, unit)"
-    )
-    engine.run("DROP TABLE written")
-    return [_Cell(*_cell(inputs[place], spec, text, unit), unit) for place, text, unit in found]
+    return [read_cell(inputs[place], spec, text, unit) for place, text, unit in found]
 
 
-def _time(engine: Engine, spec: Biomarkers, name: str, *, numbers: bool, same_day: bool) -> None:
-    """The table ``candidate``: rows of kept subjects and input codes, with the fate of their time."""
-    instants = (
-        dict(engine.rows("SELECT column_name, column_type FROM (DESCRIBE raw)"))["taken"] == "TIMESTAMP"
-    )
+def _timed(engine: Engine, spec: Biomarkers, *, numbers: bool, same_day: bool) -> str:
+    """SQL: rows of kept subjects and input codes, tagged with the fate of their time and their status."""
+    types = dict(engine.rows("SELECT column_name, column_type FROM (DESCRIBE raw)"))
     both = ("taken", "available")
-    if instants:
+    if types["taken"] == "TIMESTAMP":
         clocks = ", ".join(
             f"CAST(CAST({c} AS DATE) - DATE '1970-01-01' AS DOUBLE) AS {c}_day, epoch_us({c}) AS {c}_us,"
             f" false AS {c}_aware"
@@ -287,22 +208,38 @@ def _time(engine: Engine, spec: Biomarkers, name: str, *, numbers: bool, same_da
     mixed = " OR ".join(f"({c}_us IS NOT NULL AND t_us IS NOT NULL AND {c}_aware <> t_aware)" for c in both)
     undated = FATE["undated"] if spec.undated == "refuse" else 0
     odd = _sql_odd_date(days=spec.columns.day is not None)
+    _declared(engine, spec, numbers=numbers)
+    same = " AND ".join(f"raw.{column} = declared.{column}" for column in mapped(spec))
+    cell = "cell" if numbers else "declared.unit AS unit"
+    return (
+        f"SELECT subject, result, {'cell' if numbers else 'unit'}, value, {sql_offset_days('taken')} AS"
+        f" offset_days, (status + CASE WHEN coalesce({mixed}, false) THEN {MIXED} ELSE 0 END"
+        f" + CASE WHEN {odd} THEN {ODD_DATE} ELSE 0 END"
+        f" + CASE WHEN NOT coalesce(({known}) AND (available_day IS NULL OR {available}), true)"
+        f" THEN {FATE['later']} WHEN withdrawn THEN {FATE['withdrawn']}"
+        f" WHEN {unread} THEN {FATE['unparsable']} WHEN taken_day IS NULL THEN {undated}"
+        f" WHEN offset_days < -days THEN {FATE['outside the window']} ELSE 0 END)::USMALLINT AS tag"
+        f" FROM (SELECT kept.subject, t_day, t_us, t_aware, result, days, status, withdrawn, {cell},"
+        f" value, taken, available, {clocks} FROM raw JOIN kept ON raw.id = kept.id JOIN declared ON {same})"
+    )
+
+
+def mapped(spec: Biomarkers) -> list[str]:
+    """Return what tells one kind of result from another: those columns of ``raw`` that the table has."""
+    columns = spec.columns
+    told = {"code": columns.code, "name": columns.name, "unit": columns.unit, "state": columns.status}
+    return [name for name, column in told.items() if column]
+
+
+def _declared(engine: Engine, spec: Biomarkers, *, numbers: bool) -> None:
+    """The table ``declared``: the kinds of result that are inputs, each judged once."""
     cell, join = (", cell.cell", "JOIN cell USING (result, unit)") if numbers else ("", "")
     engine.run(
-        f"CREATE TEMP VIEW timed AS SELECT coded.*, kept.subject, t_day, t_us, t_aware, {clocks}{cell}"
-        f" FROM coded JOIN kept ON coded.id = kept.id {join} WHERE result >= 0"
-    )
-    engine.run(
-        "CREATE TEMP TABLE candidate AS SELECT subject, result::USMALLINT AS result, value,"
-        f" {'cell' if numbers else 'unit'},"
-        f" coalesce({mixed}, false) AS mixed, ({sql_status_rank('state')})::UTINYINT AS rank,"
-        f" {sql_offset_days('taken')} AS offset_days, {odd} AS odd_date,"
-        f" (CASE WHEN NOT coalesce(({known}) AND (available_day IS NULL OR {available}), true)"
-        f" THEN {FATE['later']} WHEN {sql_withdrawn('state')} THEN {FATE['withdrawn']}"
-        f" WHEN {unread} THEN {FATE['unparsable']} WHEN taken_day IS NULL THEN {undated}"
-        f" WHEN offset_days < -days THEN {FATE['outside the window']} ELSE 0 END)::UTINYINT AS fate"
-        " FROM timed",
-        what=name,
+        f"CREATE TEMP TABLE declared AS SELECT {', '.join(mapped(spec))}"
+        + ("" if spec.columns.unit else ", unit")
+        + f", result::USMALLINT AS result, days, {sql_withdrawn('state')} AS withdrawn,"
+        f" (({sql_status_rank('state')}) << {RANK_SHIFT})::USMALLINT AS status{cell}"
+        f" FROM kind {join} WHERE result >= 0"
     )
 
 
@@ -311,63 +248,3 @@ def _sql_odd_date(*, days: bool) -> str:
     first, last = (date(year, 1, 1).toordinal() - date(1970, 1, 1).toordinal() for year in ODD_YEARS)
     low, high = (first - last, last - first) if days else (first, last)
     return f"coalesce(taken_day < {low} OR taken_day >= {high}, false)"
-
-
-def _cell(
-    named: tuple[str, ResultSpec], spec: Biomarkers, text: str, unit: str
-) -> tuple[float | None, str, str, str]:
-    """Return (number in the declared unit, comparator, the cell as shown, fate) of one distinct cell."""
-    name, result = named
-    if not text or text in result.missing_codes:
-        return None, "", "", "missing"
-    meant = spec.units.get(unit, unit)
-    if result.unit is None and meant:
-        raise DataError(
-            f"biomarkers.{name} declares no unit, but {spec.table} gives {meant[:40]!r}; declare `unit`"
-        )
-    if parse_number(text) is None:
-        return None, "", text, "unparsable"
-    shown = text if meant in ("", result.unit) else f"{text} {unit}"
-    if not meant and result.unit is not None and not isinstance(spec.no_unit, AssumeKnown):
-        return None, "", shown, "without a unit"
-    try:
-        scale = _scale(result, meant)
-    except DataError:
-        return None, "", shown, "unparsable"
-    value = read_number(text, result.plausible, result.limits, scale)
-    fate = {
-        Status.KNOWN: "",
-        Status.MISSING: "without a limit",
-        Status.UNPARSABLE: "unparsable",
-        Status.IMPLAUSIBLE: "implausible",
-    }[value.status]
-    number = value.value if isinstance(value.value, float) else None
-    return number, value.comparator, shown, fate
-
-
-def _scale(result: ResultSpec, meant: str) -> float:
-    """What a number in the unit ``meant`` is multiplied by; 1.0 where it has none, or none is declared."""
-    if not meant or result.unit is None:
-        return 1.0
-    return factor(meant, result.unit, molar_mass_g_per_mol=result.molar_mass_g_per_mol)
-
-
-def _unit(named: tuple[str, ResultSpec], spec: Biomarkers, unit: str) -> _Cell:
-    """Return one distinct unit: its scale, and what follows a number as shown."""
-    name, result = named
-    scale, _, shown, fate = _cell((name, result.model_copy(update=_ANY)), spec, "1", unit)
-    return _Cell(scale, "", shown.removeprefix("1").strip(), fate, unit)
-
-
-_ANY = {"plausible": None, "missing_codes": ()}
-"""A unit is judged without its number."""
-
-
-def unit_complaint(result: ResultSpec, spec: Biomarkers, unit: str) -> str:
-    """Return why numbers in a unit cannot be converted; "" where they can."""
-    meant = spec.units.get(unit, unit)
-    try:
-        _scale(result, meant)
-    except DataError as error:
-        return str(error)
-    return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -41,6 +41,7 @@ class Opened:
         tables: by the name that the specification gives them.
         wanted: the subjects asked for; None for everybody.
         outcomes: whether outcome tables are read.
+        trimmed: columns of ids, by table, whose cells were seen to have no space around them.
     """
 
     engine: Engine
@@ -48,6 +49,7 @@ class Opened:
     tables: Mapping[str, Table]
     wanted: tuple[str, ...] | None
     outcomes: bool
+    trimmed: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -214,7 +216,11 @@ class Opened:
 
     def table(self, part: _Part) -> Table:
         """Return the table of a part of the specification, and of its rows those that count."""
-        return self.tables[part.table or ""].where(part.where)
+        table = self.tables[part.table or ""].where(part.where)
+        return replace(table, trimmed=self.trimmed.get(table.name, frozenset()))
 
     def _ids(self, table: Table, column: str, *, unique: bool) -> list[str]:
-        return wide.ids(self.engine, table, column, restricted=self.restricted, unique=unique)
+        ids = wide.ids(self.engine, table, column, restricted=self.restricted, unique=unique)
+        if ids.trimmed and not self.restricted and table.relation == self.tables[table.name].relation:
+            self.trimmed[table.name] = self.trimmed.get(table.name, frozenset()) | {column}
+        return ids.found

@@ -7,13 +7,14 @@ The picks of a subject, in time, are summarised. No order of rows shows in what 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medmm.columns import MISSING, ResultSpec, Status, Summary, Value
+from medmm.columns import ResultSpec, Status, Summary
 from medmm.sample import TimedSeries
 
 FATES = (
@@ -30,7 +31,7 @@ FATES = (
 )
 """What becomes of a row; the first is none. Rows hold the position."""
 FATE = {name: number for number, name in enumerate(FATES)}
-_EXPLAINED = {
+EXPLAINED = {
     "implausible": Status.IMPLAUSIBLE,
     "unparsable": Status.UNPARSABLE,
     "without a unit": Status.UNPARSABLE,
@@ -39,10 +40,11 @@ _EXPLAINED = {
     "without a limit": Status.MISSING,
 }
 """What a reader is told when a subject has no usable result of a code; the first that applies."""
+_EXTREMES: tuple[tuple[Summary, np.ufunc], ...] = (("min", np.minimum), ("max", np.maximum))
 OF_ALL = frozenset({"mean", "count", "slope"})
 """Summaries that every result of the window enters."""
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -67,6 +69,9 @@ class Rows:
     """Windowed rows of a range of subjects, all arrays of one length.
 
     Attributes:
+        first: the first subject of the range.
+        width: how many results are declared as inputs.
+        group: the subject, counted from ``first``, times ``width``, plus the position of the result.
         offset: days, -inf where undated.
         number: in the declared unit, NaN where there is none.
         raw: as recorded, where rows bring their numbers; else the number.
@@ -74,8 +79,9 @@ class Rows:
         fate: position in :data:`FATES`, by time, status and cell together.
     """
 
-    subject: Ints
-    result: Ints
+    first: int
+    width: int
+    group: Ints
     offset: Floats
     number: Floats
     raw: Floats
@@ -83,9 +89,27 @@ class Rows:
     cell: Ints
     fate: Ints
 
+    def __len__(self) -> int:
+        return len(self.group)
+
+    @property
+    def subject(self) -> Ints:
+        """The subject of each row."""
+        return (self.group // self.width).astype(np.int32) + np.int32(self.first)
+
+    @property
+    def result(self) -> Ints:
+        """The position of the result of each row."""
+        return (self.group % self.width).astype(np.uint16)
+
     def at(self, where: Ints | Bools) -> Rows:
         """Return some of the rows, in the order asked for."""
-        return Rows(*(getattr(self, name)[where] for name in self.__slots__))
+        number = self.number[where]
+        raw = number if self.raw is self.number else self.raw[where]
+        group, offset, rank = self.group[where], self.offset[where], self.rank[where]
+        return Rows(
+            self.first, self.width, group, offset, number, raw, rank, self.cell[where], self.fate[where]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +119,22 @@ class Chosen:
     number: Floats
     raw: Floats
     offset: Floats
-    cell: NDArray[np.int32]
+    cell: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Of each (subject, result) with rows but no pick, the row that says why; ascending by key.
+
+    Attributes:
+        key: subject times the number of results, plus the position of the result.
+    """
+
+    key: Ints
+    offset: Floats
+    raw: Floats
+    cell: Ints
+    fate: Ints
 
 
 @dataclass(slots=True)
@@ -104,9 +143,9 @@ class Block:
 
     Attributes:
         subject, result, offset: per group; the offset is that of the last pick.
+        absent: per (subject, result) without a pick, why.
         chosen: for last, first, min and max.
         computed: for mean, count and slope (NaN below two times).
-        absent: per (subject, result) without a pick, why.
         courses: per subject, the picks of results declared ``series: true``.
         contradictions: per result, at how many times values of one status differ, and whose.
     """
@@ -114,13 +153,36 @@ class Block:
     subject: Ints
     result: Ints
     offset: Floats
+    absent: Absent
     chosen: dict[Summary, Chosen] = field(default_factory=dict)
-    computed: dict[Summary, Floats] = field(default_factory=dict)
-    absent: dict[tuple[int, int], Value] = field(default_factory=dict)
+    computed: dict[Summary, NDArray[Any]] = field(default_factory=dict)
     courses: dict[int, TimedSeries] = field(default_factory=dict)
     contradictions: dict[int, tuple[int, list[int]]] = field(default_factory=dict)
     picks: int = 0
     used: int = 0
+
+    @property
+    def arrays(self) -> list[NDArray[Any]]:
+        """Every array that values are built from."""
+        told = [self.subject, self.result, self.offset, *self.computed.values()]
+        parts: list[Absent | Chosen] = [self.absent, *self.chosen.values()]
+        return told + [getattr(part, name) for part in parts for name in part.__slots__]
+
+    def with_arrays(self, moved: Callable[[NDArray[Any]], NDArray[Any]]) -> Block:
+        """Return the same with each of the arrays in another place."""
+
+        def part(old: Any) -> Any:
+            return type(old)(*(moved(getattr(old, name)) for name in old.__slots__))
+
+        return replace(
+            self,
+            subject=moved(self.subject),
+            result=moved(self.result),
+            offset=moved(self.offset),
+            absent=part(self.absent),
+            chosen={summary: part(chosen) for summary, chosen in self.chosen.items()},
+            computed={summary: moved(found) for summary, found in self.computed.items()},
+        )
 
 
 def summarise(rows: Rows, cells: Cells, inputs: Sequence[tuple[str, ResultSpec]], *, highest: bool) -> Block:
@@ -132,35 +194,31 @@ def summarise(rows: Rows, cells: Cells, inputs: Sequence[tuple[str, ResultSpec]]
         inputs: the results by position, and what is asked of them.
         highest: of differing values at one time and of one status, whether the highest is taken.
     """
-    block = Block(rows.subject[:0], rows.result[:0], rows.offset[:0])
-    picked, contradicting = _pick(_sorted(rows.at(rows.fate == 0)), cells, highest=highest)
-    for result, subject in zip(*contradicting, strict=True):
-        count, whose = block.contradictions.setdefault(int(result), (0, []))
-        block.contradictions[int(result)] = (count + 1, [*whose, int(subject)] if len(whose) < 3 else whose)
-    block.picks = len(picked.subject)
+    picked, (results, subjects) = _pick(_sorted(rows), cells, highest=highest)
+    count = len(picked)
     picked = _without_undated(picked)
-    start = np.flatnonzero(_changes(picked.subject, picked.result))
-    stop = np.append(start[1:], len(picked.subject))
-    block.subject, block.result = picked.subject[start], picked.result[start]
-    block.offset = picked.offset[stop - 1] if len(start) else picked.offset[:0]
+    start = np.flatnonzero(_changes(picked.group))
+    stop = np.append(start[1:], len(picked))
+    groups = picked.at(start)
+    offset = picked.offset[stop - 1] if len(start) else picked.offset
+    block = Block(groups.subject, groups.result, offset, _absent(rows, groups.group, cells), picks=count)
+    for result, subject in zip(results.tolist(), subjects.tolist(), strict=True):
+        met, whose = block.contradictions.setdefault(result, (0, []))
+        block.contradictions[result] = (met + 1, [*whose, subject] if len(whose) < 3 else whose)
     if len(start):
         wanted = {summary for _, result in inputs for summary in result.summaries}
         _choose(block, picked, start, stop, wanted)
         _compute(block, picked, start, stop, wanted)
-    block.used = _used(block, start, stop, inputs)
+    block.used = _used(block, stop - start, inputs)
     block.courses = _courses(picked, cells, inputs)
-    _explain(block, rows, cells)
     return block
 
 
 def _sorted(rows: Rows) -> Rows:
-    """Sort by subject, result and time; the sorts by whole numbers are stable, and small ones linear."""
-    order = np.argsort(rows.offset)
-    order = order[np.argsort(rows.result[order].astype(np.uint16), kind="stable")]
-    first = rows.subject.min() if len(rows.subject) else 0
-    local = (rows.subject - first)[order]
-    narrow = local.astype(np.uint16) if len(local) and local.max() < 1 << 16 else local
-    return rows.at(order[np.argsort(narrow, kind="stable")])
+    """Sort the usable rows by group and time; the sort by group is stable, and linear when that is small."""
+    usable = np.flatnonzero(rows.fate == 0)
+    order = usable[np.argsort(rows.offset[usable])]
+    return rows.at(order[np.argsort(rows.group[order], kind="stable")])
 
 
 def _changes(*columns: NDArray[np.generic]) -> Bools:
@@ -173,15 +231,18 @@ def _changes(*columns: NDArray[np.generic]) -> Bools:
 
 def _pick(rows: Rows, cells: Cells, *, highest: bool) -> tuple[Rows, tuple[Ints, Ints]]:
     """Return one row per time, and (results, subjects) of the times at which values of one status differ."""
-    new = _changes(rows.subject, rows.result, rows.offset)
-    nobody = (rows.result[:0], rows.subject[:0])
+    new = _changes(rows.group, rows.offset)
     if new.all():
-        return rows, nobody
+        return rows, (rows.group[:0], rows.group[:0])
     time = np.cumsum(new) - 1
-    crowded = np.flatnonzero(np.bincount(time)[time] > 1)
+    alone = new & np.append(new[1:], True)
+    crowded = np.flatnonzero(~alone)
     few = rows.at(crowded)
-    words = np.array([(cells.comparator[cell], cells.text[cell]) for cell in few.cell], dtype=object)
-    spelled = np.unique([f"{sign}\x00{text}" for sign, text in words], return_inverse=True)[1]
+    words = [
+        f"{comparator_of(cells, cell, raw)}\x00{text_of(cells, cell, raw)}"
+        for cell, raw in zip(few.cell.tolist(), few.raw.tolist(), strict=True)
+    ]
+    spelled = np.unique(words, return_inverse=True)[1]
     wish = -few.number if highest else few.number
     order = crowded[np.lexsort((spelled, wish, few.rank, time[crowded]))]
     best = order[_changes(time[order])]
@@ -192,7 +253,8 @@ def _pick(rows: Rows, cells: Cells, *, highest: bool) -> tuple[Rows, tuple[Ints,
     keep = np.ones(len(time), dtype=bool)
     keep[crowded] = False
     keep[best] = True
-    return rows.at(keep), (rows.result[clash], rows.subject[clash])
+    clashing = rows.at(clash)
+    return rows.at(keep), (clashing.result, clashing.subject)
 
 
 def _without_undated(picked: Rows) -> Rows:
@@ -201,38 +263,41 @@ def _without_undated(picked: Rows) -> Rows:
     if not undated.any():
         return picked
     follows = np.zeros(len(undated), dtype=bool)
-    follows[:-1] = ~_changes(picked.subject, picked.result)[1:]
+    follows[:-1] = ~_changes(picked.group)[1:]
     return picked.at(~(undated & follows))
 
 
 def _choose(block: Block, picked: Rows, start: Ints, stop: Ints, wanted: set[Summary]) -> None:
-    numbers, everywhere = picked.number, np.arange(len(picked.number))
+    numbers, everywhere = picked.number, np.arange(len(picked), dtype=np.int32)
     length = stop - start
     found: dict[Summary, Ints] = {"last": stop - 1, "first": start}
-    for summary, extreme in (("min", np.minimum), ("max", np.maximum)):
+    for summary, extreme in _EXTREMES:
         if summary in wanted:
             best = np.repeat(extreme.reduceat(numbers, start), length)
             # of equal values the latest
             found[summary] = np.maximum.reduceat(np.where(numbers == best, everywhere, -1), start)
     for summary in wanted & found.keys():
         which = found[summary]
-        number = picked.number[which]
-        raw = picked.raw[which]
-        if np.array_equal(raw, number):
+        number = numbers[which]
+        raw = number if picked.raw is numbers else picked.raw[which]
+        if np.array_equal(raw.view(np.int64), number.view(np.int64)):  # -0.0 is not 0.0 here
             raw = number  # no unit was converted; there are millions of them
         offset = block.offset if summary == "last" else picked.offset[which]
-        block.chosen[summary] = Chosen(number, raw, offset, picked.cell[which].astype(np.int32))
+        block.chosen[summary] = Chosen(number, raw, offset, picked.cell[which])
 
 
 def _compute(block: Block, picked: Rows, start: Ints, stop: Ints, wanted: set[Summary]) -> None:
     length = stop - start
     if "count" in wanted:
-        block.computed["count"] = length.astype(np.float64)
+        block.computed["count"] = length.astype(np.int32)
     if not wanted & {"mean", "slope"}:
         return
     mean = np.add.reduceat(picked.number, start) / length
     # a sum of equal numbers may round away from them
-    low, high = np.minimum.reduceat(picked.number, start), np.maximum.reduceat(picked.number, start)
+    low, high = (
+        block.chosen[at].number if at in block.chosen else extreme.reduceat(picked.number, start)
+        for at, extreme in _EXTREMES
+    )
     block.computed["mean"] = np.clip(mean, low, high)
     if "slope" in wanted:
         day = np.add.reduceat(picked.offset, start) / length
@@ -243,15 +308,16 @@ def _compute(block: Block, picked: Rows, start: Ints, stop: Ints, wanted: set[Su
         block.computed["slope"] = np.where((length > 1) & np.isfinite(slope), slope, np.nan)
 
 
-def _used(block: Block, start: Ints, stop: Ints, inputs: Sequence[tuple[str, ResultSpec]]) -> int:
+def _used(block: Block, length: Ints, inputs: Sequence[tuple[str, ResultSpec]]) -> int:
     """Count the picks that enter a summary or a course."""
     used = 0
+    picks = np.bincount(block.result, weights=length, minlength=len(inputs))
     for place, (_, result) in enumerate(inputs):
-        groups = np.flatnonzero(block.result == place)
         asked = set(result.summaries)
         if result.series or asked & OF_ALL:
-            used += int((stop - start)[groups].sum())
-        elif asked:
+            used += int(picks[place])
+        elif asked and picks[place]:
+            groups = np.flatnonzero(block.result == place)
             offsets = [block.offset[groups]] + [
                 block.chosen[s].offset[groups] for s in asked if s in block.chosen and s != "last"
             ]
@@ -270,16 +336,17 @@ def _courses(picked: Rows, cells: Cells, inputs: Sequence[tuple[str, ResultSpec]
     code[places] = np.arange(len(places))
     dated = picked.at(np.isin(picked.result, places) & np.isfinite(picked.offset))
     rows = dated.at(np.lexsort((dated.result, dated.offset, dated.subject)))
-    edges = [*np.flatnonzero(_changes(rows.subject)).tolist(), len(rows.subject)]
+    subject, results = rows.subject, rows.result
+    edges = [*np.flatnonzero(_changes(subject)).tolist(), len(rows)]
     names = tuple(inputs[place][0] for place in places)
     signs = [
         comparator_of(cells, c, raw) for c, raw in zip(rows.cell.tolist(), rows.raw.tolist(), strict=True)
     ]
     return {
-        int(rows.subject[a]): TimedSeries(
+        int(subject[a]): TimedSeries(
             names,
             tuple(rows.offset[a:b].tolist()),
-            tuple(code[rows.result[a:b]].tolist()),
+            tuple(code[results[a:b]].tolist()),
             tuple(rows.number[a:b].tolist()),
             tuple(signs[a:b]),
         )
@@ -287,30 +354,28 @@ def _courses(picked: Rows, cells: Cells, inputs: Sequence[tuple[str, ResultSpec]
     }
 
 
-def _explain(block: Block, rows: Rows, cells: Cells) -> None:
-    """Where a subject has rows of a code but none that counts, say why, from the rows known in time."""
-    worth = np.full(len(FATES), -1)
-    worth[[FATE[fate] for fate in _EXPLAINED]] = np.arange(len(_EXPLAINED))
-    left = np.flatnonzero(worth[rows.fate] >= 0)
-    if not len(left):
-        return
-    width = int(rows.result.max()) + 1
-    key = rows.subject[left] * width + rows.result[left]
-    left = left[~np.isin(key, block.subject * width + block.result)]
-    failed = rows.at(left)
-    spelled = np.array(
-        [text_of(cells, c, r) for c, r in zip(failed.cell.tolist(), failed.raw.tolist(), strict=True)]
-    )
-    order = np.lexsort((spelled, -failed.offset, worth[failed.fate], failed.result, failed.subject))
-    for n in order[_changes(failed.subject[order], failed.result[order])].tolist():
-        offset, fate = float(failed.offset[n]), FATES[failed.fate[n]]
-        # of what could not be read, no comparator is known
-        unread = fate in ("unparsable", "without a unit")
-        sign = "" if unread else comparator_of(cells, int(failed.cell[n]), float(failed.raw[n]))
-        when = None if offset == -np.inf else offset
-        block.absent[int(failed.subject[n]), int(failed.result[n])] = Value(
-            None, _EXPLAINED[fate], str(spelled[n]), sign, when
-        )
+def _absent(rows: Rows, settled: Ints, cells: Cells) -> Absent:
+    """Where a subject has rows of a code but none that counts, the row that says why.
+
+    Of the rows known in time the one with the first fate of :data:`EXPLAINED`, of those the latest, of those
+    the one whose text sorts first.
+    """
+    worth = np.full(len(FATES), -1, dtype=np.int8)
+    worth[[FATE[fate] for fate in EXPLAINED]] = np.arange(len(EXPLAINED))
+    unsettled = np.ones(int(rows.group.max()) + 1 if len(rows) else 0, dtype=bool)
+    unsettled[settled] = False
+    failed = rows.at(np.flatnonzero((worth[rows.fate] >= 0) & unsettled[rows.group]))
+    merit = worth[failed.fate]
+    order = np.lexsort((-failed.offset, merit, failed.group))
+    alike = ~_changes(failed.group[order], merit[order], failed.offset[order])
+    if alike.any():
+        spelled = np.full(len(failed), "", dtype=object)
+        for n in order[alike | np.append(alike[1:], False)].tolist():
+            spelled[n] = text_of(cells, int(failed.cell[n]), float(failed.raw[n]))
+        order = np.lexsort((spelled.astype(str), -failed.offset, merit, failed.group))
+    told = failed.at(order[_changes(failed.group[order])])
+    key = told.group.astype(np.int64) + rows.first * rows.width
+    return Absent(key, told.offset, told.raw, told.cell, told.fate)
 
 
 def text_of(cells: Cells, cell: int, raw: float) -> str:
@@ -325,115 +390,3 @@ def comparator_of(cells: Cells, cell: int, raw: float) -> str:
     if not cells.numbers:
         return cells.comparator[cell]
     return {np.inf: ">", -np.inf: "<"}.get(raw, "")
-
-
-class Summaries(Mapping[int, Mapping[str, Value]]):
-    """The rows of all subjects, built from blocks when they are asked for.
-
-    Args:
-        blocks: of ascending, disjoint ranges of subjects.
-        cells: what their cells say.
-        inputs: the results by position.
-        names: per result, the keys of its summaries.
-    """
-
-    def __init__(
-        self,
-        blocks: Sequence[Block],
-        cells: Cells,
-        inputs: Sequence[tuple[str, ResultSpec]],
-        names: Sequence[Sequence[str]],
-    ) -> None:
-        self._blocks = blocks
-        self._cells = cells
-        self._keys = {
-            key: (place, summary)
-            for place, (_, result) in enumerate(inputs)
-            for key, summary in zip(names[place], result.summaries, strict=True)
-        }
-        self._where: dict[int, tuple[int, int, int]] = {}
-        for number, block in enumerate(blocks):
-            edges = [*np.flatnonzero(_changes(block.subject)).tolist(), len(block.subject)]
-            for a, b in itertools.pairwise(edges):
-                self._where[int(block.subject[a])] = (number, a, b)
-            for subject, _ in block.absent:
-                self._where.setdefault(subject, (number, 0, 0))
-
-    def __len__(self) -> int:
-        return len(self._where)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._where)
-
-    def __getitem__(self, subject: int) -> Row:
-        return Row(self, subject, *self._where[subject])
-
-    @property
-    def keys_of_a_row(self) -> Mapping[str, tuple[int, Summary]]:
-        """Per key of a row, the position of its result and the summary."""
-        return self._keys
-
-    @property
-    def undated(self) -> int:
-        """Values used on a person's word that they were known in time."""
-        count = 0
-        for block in self._blocks:
-            groups = block.result[np.isneginf(block.offset)]
-            for place, summary in self._keys.values():
-                if summary not in ("slope", "time_since_last"):
-                    count += int((groups == place).sum())
-        return count
-
-    def value(self, subject: int, number: int, group: int, key: tuple[int, Summary]) -> Value:
-        """Return one value: of a group, or why there is none."""
-        block, (place, summary) = self._blocks[number], key
-        if group < 0:
-            return block.absent.get((subject, place), MISSING)
-        last = float(block.offset[group])
-        if summary in block.chosen:
-            chosen = block.chosen[summary]
-            cell, raw, offset = int(chosen.cell[group]), float(chosen.raw[group]), float(chosen.offset[group])
-            undated = offset == -np.inf
-            text, sign = text_of(self._cells, cell, raw), comparator_of(self._cells, cell, raw)
-            return Value(
-                float(chosen.number[group]), Status.KNOWN, text, sign, None if undated else offset, undated
-            )
-        undated = last == -np.inf
-        if summary == "time_since_last":
-            return Value(None, Status.UNDATED) if undated else Value(0.0 - last, offset_days=last)
-        found = float(block.computed[summary][group])
-        offset_days = None if undated else last
-        if summary == "slope":
-            status = Status.KNOWN if found == found else Status.MISSING  # noqa: PLR0124 - NaN
-            return Value(found if status is Status.KNOWN else None, status, offset_days=offset_days)
-        return Value(found, offset_days=offset_days, undated=undated)
-
-    def group(self, number: int, first: int, last: int, place: int) -> int:
-        """Return the group of a result among those of a subject; -1 for none."""
-        results = self._blocks[number].result[first:last]
-        at = int(np.searchsorted(results, place))
-        return first + at if at < len(results) and results[at] == place else -1
-
-
-class Row(Mapping[str, Value]):
-    """One subject's values by key, each built when it is asked for."""
-
-    __slots__ = ("_all", "_first", "_last", "_number", "_subject")
-
-    def __init__(self, every: Summaries, subject: int, number: int, first: int, last: int) -> None:
-        self._all, self._subject, self._number = every, subject, number
-        self._first, self._last = first, last
-
-    def __getitem__(self, key: str) -> Value:
-        place, summary = self._all.keys_of_a_row[key]
-        group = self._all.group(self._number, self._first, self._last, place)
-        return self._all.value(self._subject, self._number, group, (place, summary))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all.keys_of_a_row)
-
-    def __len__(self) -> int:
-        return len(self._all.keys_of_a_row)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))

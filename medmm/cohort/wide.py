@@ -23,8 +23,21 @@ Cells = Mapping[str, tuple[str, ...]]
 """By subject id, the trimmed cells of the columns asked for; an empty cell is ""."""
 
 
-def ids(engine: Engine, table: Table, column: str, *, restricted: bool, unique: bool = True) -> list[str]:
-    """Return the subject ids of a table, sorted.
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """The subject ids of a table.
+
+    Attributes:
+        found: each once, trimmed, sorted.
+        trimmed: whether none of the cells has a space around it.
+    """
+
+    found: list[str]
+    trimmed: bool
+
+
+def ids(engine: Engine, table: Table, column: str, *, restricted: bool, unique: bool = True) -> Ids:
+    """Return the subject ids of a table.
 
     Args:
         engine: holds ``wanted(id)`` when restricted.
@@ -39,7 +52,8 @@ def ids(engine: Engine, table: Table, column: str, *, restricted: bool, unique: 
     table.require([column], why="the subject's id")
     rows = engine.rows(
         # trimmed once per id, not once per row
-        "SELECT id, CAST(sum(times) AS BIGINT) FROM (SELECT coalesce(trim(raw), '') AS id, times FROM"
+        "SELECT id, CAST(sum(times) AS BIGINT), bool_and(raw = id) FROM"
+        " (SELECT raw, coalesce(trim(raw), '') AS id, times FROM"
         f" (SELECT {quoted(column)} AS raw, count(*) AS times FROM {table.relation} GROUP BY raw))"
         f"{_only_wanted(restricted=restricted)} GROUP BY id ORDER BY id",
         what=table.name,
@@ -48,13 +62,13 @@ def ids(engine: Engine, table: Table, column: str, *, restricted: bool, unique: 
         raise DataError(
             f"{table.name}: {rows[0][1]} rows have an empty {column!r}; every row names its subject"
         )
-    repeated = sum(count > 1 for _, count in rows)
+    repeated = sum(count > 1 for _, count, _ in rows)
     if unique and repeated:
         raise DataError(
             f"{table.name}: {repeated} subject{'s have' if repeated > 1 else ' has'} more than one row; this"
             " table has one row per subject, so decide which row stays"
         )
-    return [row[0] for row in rows]
+    return Ids([row[0] for row in rows], all(row[2] for row in rows))
 
 
 def cells(engine: Engine, table: Table, id_column: str, columns: Sequence[str], *, restricted: bool) -> Cells:

@@ -11,17 +11,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from medmm.cohort.candidates import ODD_YEARS, Read, sql_text, stage, unit_complaint
-from medmm.cohort.picks import FATE, FATES, Block, Summaries, summarise
+from medmm.cohort.candidates import ODD_YEARS, Candidates, mapped, sql_text, stage
+from medmm.cohort.cells import COLUMNS, Read, unit_complaint
+from medmm.cohort.picks import FATES, Block, summarise
+from medmm.cohort.shelf import Shelf
 from medmm.cohort.spec import Biomarkers
+from medmm.cohort.summaries import Summaries, on_disk
 from medmm.columns import ResultSpec, Summary, Value
 from medmm.errors import ConfigError, DataError
 from medmm.sample import TimedSeries
 from medmm.sources.duck import Engine, quoted
 from medmm.sources.tables import Table
 
-ROWS_AT_ONCE = 1_000_000
-"""So many rows are summarised at a time."""
+ROWS_AT_ONCE = 1 << 20
+"""So many rows are taken from the tables at a time, and at most about as many summarised."""
+GROUPS_AT_ONCE = 1 << 16
+"""So many (subject, result) are summarised at a time: a sort by them is linear."""
+
+
+HELD_MB = 384
+"""So many MB of summaries are held in memory; more lie in files without a name, mapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +91,20 @@ def look_back(
     """
     inputs = [(name, result) for name, result in spec.results.items() if result.role == "input"]
     numbers = _raw(engine, spec, table, id_column, restricted=restricted)
-    _codes(engine, spec, [name for name, _ in inputs])
-    fates = _fates_by_code(engine, spec, restricted=restricted)
-    total = int(engine.rows("SELECT count(*) FROM raw", what=table.name)[0][0])
-    read = stage(engine, spec, inputs, table.name, numbers=numbers, same_day=same_day)
-    blocks = _blocks(engine, read, inputs, highest=spec.duplicates == "highest")
+    _kinds(engine, spec, [name for name, _ in inputs], table.name)
+    total, fates = _fates_by_code(engine, spec, restricted=restricted)
+    candidates = stage(engine, spec, inputs, table.name, numbers=numbers, same_day=same_day)
+    step = _step(engine, len(inputs), total)
+    with Shelf(engine.private("rows"), COLUMNS, step) as shelf:
+        batches = (
+            # one patient: not worth a library that moves many rows
+            iter((engine.arrays(candidates.sql),))
+            if restricted
+            else engine.batches(candidates.sql, ROWS_AT_ONCE, what=table.name)
+        )
+        candidates.put_aside(batches, shelf, table.name)
+        read = Read.of(candidates.cells, inputs, numbers=numbers)
+        blocks = _blocks(spec, inputs, read, shelf, step)
     if not restricted:
         _check_share(spec, inputs, read)
     names = [[key_of(name, result, s) for s in result.summaries] for name, result in inputs]
@@ -94,7 +112,7 @@ def look_back(
     picks, used = sum(block.picks for block in blocks), sum(block.used for block in blocks)
     met = {FATES[number]: int(count) for number, count in enumerate(read.fates) if count}
     fine = met.pop("", 0)
-    met |= {"later": read.later} | fates
+    met |= {"later": candidates.later} | fates
     met["not in the cohort"] = (
         fates.get("not in the cohort", 0)
         - fine
@@ -108,7 +126,7 @@ def look_back(
         rows.undated,
         _listed(inputs, read),
         {subject: course for block in blocks for subject, course in block.courses.items()},
-        _odd(spec, inputs, blocks, read),
+        _odd(spec, inputs, blocks, candidates),
     )
 
 
@@ -126,8 +144,10 @@ def _raw(engine: Engine, spec: Biomarkers, table: Table, id_column: str, *, rest
     if not instants:
         available = sql_text(columns.available_at)
     taken = sql_text(columns.time or columns.day)
+    relation = table.native if numbers or instants else table.relation
+    id_text = relation == table.relation or kinds.get(id_column) == "VARCHAR"
     cells = {
-        "id": sql_text(id_column),
+        "id": quoted(id_column) if id_column in table.trimmed and id_text else sql_text(id_column),
         "code": sql_text(columns.code),
         "name": sql_text(columns.name),
         "value": quoted(columns.value) if numbers else sql_text(columns.value),
@@ -138,7 +158,6 @@ def _raw(engine: Engine, spec: Biomarkers, table: Table, id_column: str, *, rest
         "available": available,
         "state": f"lower({sql_text(columns.status)})",
     }
-    relation = table.native if numbers or instants else table.relation
     listed = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in cells.items())
     # one patient: one pass over the file; everybody: a view, so that a table beyond memory stays on disk
     kind, where = ("TABLE", " WHERE id IN (SELECT id FROM wanted)") if restricted else ("VIEW", "")
@@ -149,11 +168,14 @@ def _raw(engine: Engine, spec: Biomarkers, table: Table, id_column: str, *, rest
     return numbers
 
 
-def _codes(engine: Engine, spec: Biomarkers, inputs: Sequence[str]) -> None:
-    """The view ``coded``: ``raw`` with the position of its result among the inputs, or -1; NULL for none."""
+def _kinds(engine: Engine, spec: Biomarkers, inputs: Sequence[str], name: str) -> None:
+    """The table ``kind``: every code, name, unit and status that occur together, and how often.
+
+    With the position of their result among the inputs, or -1; NULL for none.
+    """
     by: dict[str, list[tuple[str | None, int, float | None]]] = {}
-    for name, result in spec.results.items():
-        place = inputs.index(name) if name in inputs else -1
+    for result_name, result in spec.results.items():
+        place = inputs.index(result_name) if result_name in inputs else -1
         by.setdefault("code" if result.code else "name", []).append(
             (result.code or result.name, place, result.window_days)
         )
@@ -162,26 +184,31 @@ def _codes(engine: Engine, spec: Biomarkers, inputs: Sequence[str]) -> None:
         words, places, days = zip(*rows, strict=True)
         told = {"word": ("VARCHAR", words), "result": ("INTEGER", places), "days": ("DOUBLE", days)}
         engine.put(f"by_{column}", told)
-        joins.append(f"LEFT JOIN by_{column} ON raw.{column} = by_{column}.word")
-    found = ", ".join(f"by_{column}.result" for column in sorted(by))
+        joins.append(f"LEFT JOIN by_{column} ON found.{column} = by_{column}.word")
+    places_of = ", ".join(f"by_{column}.result" for column in sorted(by))
     days_of = " ".join(f"WHEN by_{column}.word IS NOT NULL THEN by_{column}.days" for column in sorted(by))
+    listed = ", ".join(mapped(spec))
+    empty = "".join(f", '' AS {c}" for c in ("code", "name", "unit", "state") if c not in mapped(spec))
     engine.run(
-        f"CREATE TEMP VIEW coded AS SELECT raw.*, coalesce({found}) AS result, CASE {days_of} END AS days"
-        f" FROM raw {' '.join(joins)}"
+        f"CREATE TEMP TABLE kind AS SELECT found.*, coalesce({places_of}) AS result,"
+        f" CASE {days_of} END AS days"
+        f" FROM (SELECT {listed}{empty}, count(*) AS times FROM raw GROUP BY {listed}) found"
+        f" {' '.join(joins)}",
+        what=name,
     )
 
 
-def _fates_by_code(engine: Engine, spec: Biomarkers, *, restricted: bool) -> dict[str, int]:
-    """Count the rows of no declared code, of a code that is never used, and (as yet) all others."""
+def _fates_by_code(engine: Engine, spec: Biomarkers, *, restricted: bool) -> tuple[int, dict[str, int]]:
+    """Count all rows; and those of no declared code, of a code that is never used, and (as yet) others."""
     counted = engine.rows(
         "SELECT CASE WHEN result IS NULL THEN 'undeclared' WHEN result < 0 THEN 'never'"
-        " ELSE 'not in the cohort' END AS fate, count(*) FROM coded GROUP BY fate",
-        what=spec.table,
+        " ELSE 'not in the cohort' END AS fate, sum(times)::BIGINT FROM kind GROUP BY fate"
+        " ORDER BY fate"
     )
     fates: dict[str, int] = dict(counted)
     if "undeclared" in fates and spec.other_results is None and not restricted:
         words = engine.rows(
-            "SELECT DISTINCT CASE WHEN code <> '' THEN code ELSE name END AS word FROM coded"
+            "SELECT DISTINCT CASE WHEN code <> '' THEN code ELSE name END AS word FROM kind"
             " WHERE result IS NULL ORDER BY word LIMIT 10"
         )
         named = ", ".join(repr(word[:60]) for (word,) in words)
@@ -189,23 +216,33 @@ def _fates_by_code(engine: Engine, spec: Biomarkers, *, restricted: bool) -> dic
             f"{spec.table}: these results have no role: {named}; list them under biomarkers.results as"
             " `input` or `never`, or say in biomarkers.other_results why no other is used"
         )
-    return fates
+    return sum(fates.values()), fates
 
 
 def _blocks(
-    engine: Engine, read: Read, inputs: Sequence[tuple[str, ResultSpec]], *, highest: bool
+    spec: Biomarkers, inputs: Sequence[tuple[str, ResultSpec]], read: Read, shelf: Shelf, step: int
 ) -> list[Block]:
-    """Summarise the candidates, a range of subjects at a time."""
-    count, first, last = engine.rows(
-        f"SELECT count(*), min(subject), max(subject) FROM candidate WHERE fate <> {FATE['later']}"
-    )[0]
-    if not count:
-        return []
-    step = -(-(last - first + 1) // -(-count // ROWS_AT_ONCE))
-    return [
-        summarise(read.rows(engine, start, start + step), read.cells, inputs, highest=highest)
-        for start in range(first, last + 1, step)
-    ]
+    """Summarise a range of subjects at a time; of many, the summaries lie on disk."""
+    highest = spec.duplicates == "highest"
+    laid_down: list[Block] = []
+    held: list[Block] = []
+    size = 0
+    for number in range(len(shelf)):
+        rows = read.rows(number * step, shelf.take(number))
+        held.append(summarise(rows, read.cells, inputs, highest=highest))
+        size += sum(array.nbytes for array in held[-1].arrays)
+        if size > HELD_MB << 20:
+            laid_down += on_disk(held)
+            held, size = [], 0
+    return laid_down + held
+
+
+def _step(engine: Engine, results: int, total: int) -> int:
+    """Return how many subjects are summarised at a time."""
+    subjects = int(engine.rows("SELECT count(*) FROM kept")[0][0])
+    by_groups = GROUPS_AT_ONCE // max(results, 1)
+    by_rows = ROWS_AT_ONCE * subjects // max(total, 1)
+    return max(1, min(by_groups, by_rows))
 
 
 def _listed(inputs: Sequence[tuple[str, ResultSpec]], read: Read) -> dict[str, dict[str, int]]:
@@ -217,7 +254,10 @@ def _listed(inputs: Sequence[tuple[str, ResultSpec]], read: Read) -> dict[str, d
 
 
 def _odd(
-    spec: Biomarkers, inputs: Sequence[tuple[str, ResultSpec]], blocks: Sequence[Block], read: Read
+    spec: Biomarkers,
+    inputs: Sequence[tuple[str, ResultSpec]],
+    blocks: Sequence[Block],
+    candidates: Candidates,
 ) -> dict[str, tuple[int, Sequence[int]]]:
     """Results that contradict each other at one time and status, and dates that are nobody's."""
     found: dict[str, tuple[int, Sequence[int]]] = {}
@@ -227,9 +267,9 @@ def _odd(
             what = f"biomarkers.{name}: times with different values of one status"
             whose = [subject for _, some in told for subject in some][:3]
             found[f"{what}; the {spec.duplicates} is taken"] = (sum(count for count, _ in told), whose)
-        if place in read.odd:
+        if place in candidates.odd:
             what = f"biomarkers.{name}: results dated before {ODD_YEARS[0]} or after {ODD_YEARS[1]}"
-            found[what] = read.odd[place]
+            found[what] = candidates.odd[place]
     return found
 
 
