@@ -71,7 +71,7 @@ def test_notes_and_an_image_fit_together(door: Door, written: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_notes_and_an_image_into_a_softmax_of_three_classes(door: Door, written: Path, tmp_path: Path) -> None:
+def test_notes_and_an_image_go_into_a_softmax(door: Door, written: Path, tmp_path: Path) -> None:
     pipeline, runs = REPOSITORY / "pipelines" / "synthetic_disposition", tmp_path / "runs"
     done = door("train", pipeline, "--root", written, "--runs", runs, "--smoke")
     assert done.code == 0, done.err

@@ -39,7 +39,7 @@ def _edit(small: Any, path: str, value: Any) -> None:
         ("records.fields.age.plausable", [0, 1], "did you mean 'plausible'"),
         ("biomarkers.results.crp.sumary", "last", "did you mean 'summary'"),
         ("biomarkers.undated", {"assume_know": "x"}, "did you mean 'assume_known'"),
-        ("outcomes.ill", {"table": "labels.csv"}, "outcomes.ill: a binary outcome says which word is `positive`"),
+        ("outcomes.ill", {"table": "labels.csv"}, "a binary outcome says which word is `positive`"),
         ("records.fields.age", {"role": "imput"}, "'input', 'subgroup'"),
         ("records.fields.age", {"role": "never"}, "says `why`"),
         ("prediction_time", {"day": 0, "from_image": "ct"}, "give one of"),
