@@ -121,7 +121,7 @@ def test_the_declaration_is_the_one_in_the_repository(cohort: Path) -> None:
     assert declaration() == in_repository == (cohort / "cohort.yaml").read_bytes()
     spec = load_spec(cohort)
     assert list(spec.images) == ["ct", "radiograph"]
-    assert set(spec.outcomes) == {*PLANTED, "admission"}
+    assert set(spec.outcomes) == {*PLANTED, "admission", "disposition"}
 
 
 def test_names_and_identity_elements_reveal_nobody(cohort: Path, headers: list[pydicom.FileDataset]) -> None:
