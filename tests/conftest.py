@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# On a machine shared with others the time of one example says nothing.
+settings.register_profile("medmm", deadline=None)
+settings.load_profile("medmm")
 
 
 @pytest.hookimpl(wrapper=True)
