@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +163,8 @@ def test_odd_cohorts_have_a_table_too(small: Any, case: str) -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["picai_psa", "kits19_egfr"])
-def test_the_real_cohorts_add_up(name: str, shared: Path) -> None:
-    root = shared / "data" / name
+def test_the_real_cohorts_add_up(name: str, shared: Callable[[str], Path]) -> None:
+    root = shared(f"data/{name}")
     cohort = link(load_spec(Path(__file__).parents[2] / "cohorts" / name), root, key=b"k" * 32)
     found = table1(assign(cohort, divide(cohort)))
     for field in {row.field for row in found.rows}:
