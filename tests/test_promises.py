@@ -270,7 +270,8 @@ def test_promise_4_a_network_that_never_learned_shows_no_map(small_run, tmp_path
     _, inputs = problem.fitted(np.arange(len(problem.labels)))
     names = list(problem.modalities)
     judged = judge(problem.recipe, found, problem.labels, inputs.present, names=names, images=["ct"])
-    seal(problem, found, judged, run=tmp_path, spec=planned.spec, cohort_digest=planned.cohort.digest)
+    judged_by = {problem.tasks[0].name: judged}
+    seal(problem, found, judged_by, run=tmp_path, spec=planned.spec, cohort_digest=planned.cohort.digest)
     bundle = bundles.load(tmp_path / "bundle")
     gate = bundle.metrics["gate"]["ct"]
     checks = {row["check"]: row["passed"] for row in gate["checks"]}

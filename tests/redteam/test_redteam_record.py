@@ -39,7 +39,7 @@ def test_a_run_keeps_both_and_tracks_them_without_pseudonyms(small: Any, tmp_pat
     run.mkdir(parents=True)
     uri = tracking.store(tmp_path / "runs")
     with tracking.tracked("small", "one", uri=uri, run_id=None) as tracked:
-        record(tracked, assign(cohort, splits), run, small.root, "ill", splits)
+        record(tracked, assign(cohort, splits), run, small.root, ["ill"], splits)
     assert {file.name for file in run.iterdir()} == {
         "table1.html", "table1.csv", "red-team.html", "red-team.json",
     }  # fmt: skip
