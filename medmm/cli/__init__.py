@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from medmm.cli.cohort import cohort_app
-from medmm.cli.common import err, escaped
+from medmm.cli.console import err, escaped
 from medmm.cli.dicom import dicom_app
 from medmm.cli.stories import app
 from medmm.errors import MedmmError

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medmm.cli.common import CohortFolder, Root, out, progress, say_next, where
+from medmm.cli.console import out, progress, say_next
+from medmm.cli.options import CohortFolder, Root, where
 
 if TYPE_CHECKING:
     from medmm.cohort.spec import CohortSpec

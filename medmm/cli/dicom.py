@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medmm.cli.common import out, progress, say_next
+from medmm.cli.console import out, progress, say_next
 
 dicom_app = typer.Typer(no_args_is_help=True, help="What is in a DICOM folder.")
 

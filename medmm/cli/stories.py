@@ -7,19 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from medmm.cli.common import (
-    BundleFolder,
-    CohortOption,
-    Pipeline,
-    Root,
-    Runs,
-    err,
-    out,
-    progress,
-    say_next,
-    subjects_asked,
-    where,
-)
+from medmm.cli.console import err, out, progress, say_next
+from medmm.cli.options import BundleFolder, CohortOption, Pipeline, Root, Runs, subjects_asked, where
 
 app = typer.Typer(
     no_args_is_help=True,

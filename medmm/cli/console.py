@@ -1,28 +1,15 @@
-"""What the doors share: consoles, common options, progress bars, the next useful command."""
+"""What a door says: its two consoles, progress bars, the next useful command."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from shlex import quote
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-Root = Annotated[
-    Path | None, typer.Option(help="Folder of the data, when cohort.yaml does not say (or MEDMM_ROOT).")
-]
-CohortFolder = Annotated[Path, typer.Argument(help="Folder with cohort.yaml.", metavar="COHORT")]
-CohortOption = Annotated[Path, typer.Option("--cohort", help="Folder with cohort.yaml.")]
-Pipeline = Annotated[Path, typer.Argument(help="Folder with recipe.yaml.", metavar="PIPELINE")]
-BundleFolder = Annotated[Path, typer.Argument(help="Folder of the bundle.", metavar="BUNDLE")]
-Runs = Annotated[Path, typer.Option(help="Folder of all runs and of the tracking store.")]
 
 
 @contextmanager
@@ -48,21 +35,6 @@ def progress() -> Iterator[Any]:
             bars.stop()
             err.print("medmm: interrupted; every file that was begun is whole or gone")
             raise  # typer exits with 130
-
-
-def subjects_asked(given: list[str] | None) -> list[str] | None:
-    """Return the ids asked for; from standard input they do not show in the process list."""
-    if given is None:
-        return None
-    read = [line.strip() for line in sys.stdin if line.strip()] if "-" in given else []
-    if "-" in given and not read:
-        raise typer.BadParameter("--patient - reads ids from standard input, and there was none")
-    return [subject for subject in given if subject != "-"] + read
-
-
-def where(root: Path | None) -> str:
-    """Return the options that a next command needs to find the same data."""
-    return f" --root {quote(str(root))}" if root else ""
 
 
 def say_next(*commands: str) -> None:

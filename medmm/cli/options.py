@@ -1,0 +1,34 @@
+"""What several doors ask for: folders, the data's root, patients."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from shlex import quote
+from typing import Annotated
+
+import typer
+
+Root = Annotated[
+    Path | None, typer.Option(help="Folder of the data, when cohort.yaml does not say (or MEDMM_ROOT).")
+]
+CohortFolder = Annotated[Path, typer.Argument(help="Folder with cohort.yaml.", metavar="COHORT")]
+CohortOption = Annotated[Path, typer.Option("--cohort", help="Folder with cohort.yaml.")]
+Pipeline = Annotated[Path, typer.Argument(help="Folder with recipe.yaml.", metavar="PIPELINE")]
+BundleFolder = Annotated[Path, typer.Argument(help="Folder of the bundle.", metavar="BUNDLE")]
+Runs = Annotated[Path, typer.Option(help="Folder of all runs and of the tracking store.")]
+
+
+def subjects_asked(given: list[str] | None) -> list[str] | None:
+    """Return the ids asked for; from standard input they do not show in the process list."""
+    if given is None:
+        return None
+    read = [line.strip() for line in sys.stdin if line.strip()] if "-" in given else []
+    if "-" in given and not read:
+        raise typer.BadParameter("--patient - reads ids from standard input, and there was none")
+    return [subject for subject in given if subject != "-"] + read
+
+
+def where(root: Path | None) -> str:
+    """Return the options that a next command needs to find the same data."""
+    return f" --root {quote(str(root))}" if root else ""
