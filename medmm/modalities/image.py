@@ -289,14 +289,13 @@ class Image(Modality):
         wanted = self.settings.encoder.pretrained
         if wanted:
             from medmm.encoders.image import ImageEncoder
-            from medmm.encoders.pretrained import load_pretrained
 
             if not isinstance(encoder, ImageEncoder):
                 raise ConfigError(
                     f"modality {self.name!r}: a fusion that turns feature maps cuts the encoder in two, which"
                     " `pretrained` cannot fill; take a fusion of vectors"
                 )
-            load_pretrained(encoder, self.folder / wanted.file, strict=wanted.strict)
+            wanted.fill(encoder, self.folder)
 
     def state(self) -> dict[str, Any]:
         """Return nothing: nothing is fitted."""

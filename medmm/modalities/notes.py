@@ -177,8 +177,6 @@ class Notes(Modality):
         wanted = self.settings.encoder.pretrained
         if not wanted:
             return
-        from medmm.encoders.pretrained import load_pretrained
-
         file = self.folder / wanted.file
         if file.is_dir():
             raise ConfigError(
@@ -186,7 +184,7 @@ class Notes(Modality):
                 " from one safetensors file and does not bring `transformers`, which a Hugging Face folder"
                 " needs. Offer such an encoder as a modality of its own (docs/modalities.md)"
             )
-        load_pretrained(encoder, file, strict=wanted.strict)
+        wanted.fill(encoder, self.folder)
 
     def state(self) -> dict[str, Any]:
         """Return the tokeniser's JSON."""

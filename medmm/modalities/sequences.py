@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from medmm.columns import Declared
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -21,6 +25,19 @@ class Pretrained(Declared):
 
     file: str
     strict: bool = True
+
+    def fill(self, encoder: nn.Module, folder: Path) -> None:
+        """Read the weights into an encoder.
+
+        Args:
+            folder: of the recipe.
+
+        Raises:
+            ConfigError: if the file is not of this encoder.
+        """
+        from medmm.encoders.pretrained import load_pretrained
+
+        load_pretrained(encoder, folder / self.file, strict=self.strict)
 
 
 class SequenceSettings(Declared):

@@ -238,11 +238,8 @@ class Waveform(Modality):
         Raises:
             ConfigError: if the file is not of this encoder.
         """
-        wanted = self.settings.encoder.pretrained
-        if wanted:
-            from medmm.encoders.pretrained import load_pretrained
-
-            load_pretrained(encoder, self.folder / wanted.file, strict=wanted.strict)
+        if wanted := self.settings.encoder.pretrained:
+            wanted.fill(encoder, self.folder)
 
     def state(self) -> dict[str, Any]:
         """Return nothing: nothing is fitted."""
