@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -70,8 +72,7 @@ def export(network: Network, shapes: Mapping[str, Sequence[int]], into: Path) ->
     (into / "encoders").mkdir(exist_ok=True)
     for name in frozen.names:
         inputs = {name: torch.randn(ROWS, *shapes[name], generator=generator)}
-        graph = _graph(frozen.encoders[name], inputs, "embedding")
-        _agree(frozen.encoders[name], graph, inputs, f"the encoder of modality {name!r}")
+        graph = _checked(frozen.encoders[name], inputs, "embedding", f"the encoder of modality {name!r}")
         (into / "encoders" / f"{name}.onnx").write_bytes(graph)
     export_fusion(frozen, into)
 
@@ -82,12 +83,23 @@ def export_fusion(network: Network, into: Path) -> None:
     generator = torch.Generator().manual_seed(1)
     inputs = {name: torch.randn(ROWS, width, generator=generator) for name, width in frozen.widths.items()}
     inputs["present"] = torch.randint(0, 2, (ROWS, len(frozen.names)), generator=generator).float()
-    graph = _graph(_Positional(frozen), inputs, "logit")
-    _agree(_Positional(frozen), graph, inputs, "the fusion")
+    graph = _checked(_Positional(frozen), inputs, "logit", "the fusion")
     (into / "fusion.onnx").write_bytes(graph)
 
 
-def _graph(module: nn.Module, inputs: Mapping[str, Tensor], output: str) -> bytes:
+def _checked(module: nn.Module, inputs: Mapping[str, Tensor], output: str, what: str) -> bytes:
+    """Return the graph of a module, or refuse one that differs from it."""
+    graph = graph_of(module, inputs, output)
+    gap = disagreement(module, graph, inputs)
+    if not gap <= TOLERANCE:
+        raise BundleError(
+            f"{what} cannot be exported: its graph differs from torch by {gap:.1g},"
+            f" and {TOLERANCE:g} is allowed"
+        )
+    return graph
+
+
+def graph_of(module: nn.Module, inputs: Mapping[str, Tensor], output: str) -> bytes:
     """Return the serialised graph of a module, without the traces of the machine it was made on."""
     free = tuple({0: torch.export.Dim("batch")} | _places(module, x) for x in inputs.values())
     variadic = isinstance(module, _Positional)
@@ -132,18 +144,20 @@ def _quiet() -> Iterator[None]:
 
 
 @torch.no_grad()
-def _agree(module: nn.Module, graph: bytes, inputs: Mapping[str, Tensor], what: str) -> None:
-    """Refuse a graph that differs from its module, in a batch or alone."""
+def disagreement(module: nn.Module, graph: bytes, inputs: Mapping[str, Tensor]) -> float:
+    """Return the largest difference of a graph from its module, relative above 1, in a batch and alone.
+
+    It is infinite where even the shapes differ.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    gaps = []
     for count in (ROWS, 1):
         part = {name: x[:count] for name, x in inputs.items()}
         expected = module(*part.values())
         given = torch.from_numpy(session.run(None, {name: x.numpy() for name, x in part.items()})[0])
-        gap = float(((given - expected).abs() / expected.abs().clamp(min=1)).max())
-        if given.shape != expected.shape or not gap <= TOLERANCE:
-            raise BundleError(
-                f"{what} cannot be exported: its graph differs from torch by {gap:.1g},"
-                f" and {TOLERANCE:g} is allowed"
-            )
+        if given.shape != expected.shape:
+            return math.inf
+        gaps.append(float(((given - expected).abs() / expected.abs().clamp(min=1)).max()))
+    return float(np.max(gaps))  # NaN where one is: it is no agreement

@@ -10,7 +10,7 @@ from medmm.encoders.ft_transformer import FTTransformer
 from medmm.encoders.notes import NotesEncoder
 from medmm.encoders.sequence import Sequence, SequenceKind
 from medmm.encoders.series import SeriesEncoder
-from medmm.network.export import _agree, _graph
+from medmm.network.export import TOLERANCE, disagreement, graph_of
 
 KINDS = ("lstm", "gru", "transformer")
 SLOTS, CODES = 3, 2
@@ -119,7 +119,7 @@ def test_a_field_of_the_ft_transformer_speaks_through_its_own_token_only() -> No
 )
 def test_it_exports_with_a_free_batch_and_agrees_with_torch(encoder: nn.Module, width: int) -> None:
     rows = {"rows": torch.randn(5, width, generator=torch.Generator().manual_seed(0)) * 3}
-    _agree(encoder, _graph(encoder, rows, "embedding"), rows, "encoder")
+    assert disagreement(encoder, graph_of(encoder, rows, "embedding"), rows) <= TOLERANCE
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,7 +13,7 @@ from medmm.encoders.notes import NotesEncoder
 from medmm.encoders.sequence import SequenceKind
 from medmm.encoders.series import SeriesEncoder
 from medmm.encoders.vision_transformer import Patches
-from medmm.network.export import _agree, _graph
+from medmm.network.export import TOLERANCE, disagreement, graph_of
 
 
 @pytest.mark.parametrize("kind", ["densenet121", "resnet18", "resnet50", "vit", "swin", "efficientnet-b0"])
@@ -23,14 +23,14 @@ def test_an_encoder_of_its_full_size_exports_and_agrees(kind: Kind, shape: tuple
         kind, spatial_dims=len(shape), in_channels=1, channels=(), dropout=0.2, patches=Patches(shape)
     ).eval()
     images = {"scan": torch.randn(5, 1, *shape)}
-    _agree(encoder, _graph(encoder, images, "embedding"), images, kind)
+    assert disagreement(encoder, graph_of(encoder, images, "embedding"), images) <= TOLERANCE
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "transformer"])
 def test_a_course_and_a_note_export_and_agree(kind: SequenceKind) -> None:
     series = SeriesEncoder(6, 16, kind, 32, layers=2, heads=4, dropout=0.2).eval()
     courses = {"series": 3 * torch.randn(5, 6 * 49)}
-    _agree(series, _graph(series, courses, "embedding"), courses, kind)
+    assert disagreement(series, graph_of(series, courses, "embedding"), courses) <= TOLERANCE
     notes = NotesEncoder(2000, 128, kind, 32, layers=2, heads=4, dropout=0.2).eval()
     tokens = {"notes": torch.randint(0, 2000, (5, 128)).float()}
-    _agree(notes, _graph(notes, tokens, "embedding"), tokens, kind)
+    assert disagreement(notes, graph_of(notes, tokens, "embedding"), tokens) <= TOLERANCE
