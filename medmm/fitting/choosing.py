@@ -27,7 +27,7 @@ from medmm.evaluation.paired import (
 from medmm.evaluation.resampling import Estimate, Measure, bootstrap
 from medmm.evaluation.subgroups import availability
 from medmm.fitting.crossval import OutOfFold
-from medmm.fitting.judgement import _triple, _undecided, cross_chosen
+from medmm.fitting.judgement import cross_chosen, triple, undecided
 from medmm.recipe import Recipe
 
 
@@ -80,8 +80,8 @@ class Evidence:
                     "of": found.asked_of,
                     "patients": found.patients,
                     "events": found.events,
-                    "bootstrap": _triple(found.gain),
-                    "delong": _triple(found.delong.gain),
+                    "bootstrap": triple(found.gain),
+                    "delong": triple(found.delong.gain),
                     "delong_p": found.delong.p if math.isfinite(found.delong.p) else None,
                 }
                 for found in self.compared
@@ -91,9 +91,9 @@ class Evidence:
                 "policies": {
                     name: {
                         "patients": found.patients,
-                        "own": _triple(found.own),
-                        "fused": _triple(found.fused),
-                        "gain": _triple(found.gain),
+                        "own": triple(found.own),
+                        "fused": triple(found.fused),
+                        "gain": triple(found.gain),
                     }
                     for name, found in self.benefits.items()
                 },
@@ -169,7 +169,7 @@ def calibrated_by_repeat(logits: Float64, labels: Float64, folds: Ints) -> Float
 
 def filled_by_repeat(logits: Float64, folds: Ints) -> Float64:
     """Return logits ``[repeat, patient]`` with a missing one at the median of its fold."""
-    return np.stack([_undecided(own, of) for own, of in zip(logits, folds, strict=True)])
+    return np.stack([undecided(own, of) for own, of in zip(logits, folds, strict=True)])
 
 
 def _compared(layers: _Layers, model: str) -> Compared | None:
@@ -252,8 +252,8 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
         "model": cell.model,
         "patients": cell.patients,
         "events": cell.events,
-        "auroc": _triple(cell.auroc) if cell.auroc else None,
-        "calibration_intercept": _triple(found.intercept) if found else None,
-        "calibration_slope": _triple(found.slope) if found else None,
+        "auroc": triple(cell.auroc) if cell.auroc else None,
+        "calibration_intercept": triple(found.intercept) if found else None,
+        "calibration_slope": triple(found.slope) if found else None,
         "expected_to_observed": cell.expected_to_observed,
     }

@@ -58,7 +58,7 @@ class Judgement:
         """Return the figures as JSON values, intervals as ``[value, lower, upper]``."""
         return {
             "out_of_fold": {
-                model: {name: _triple(estimate) for name, estimate in measures.items()}
+                model: {name: triple(estimate) for name, estimate in measures.items()}
                 | {"patients": self.counts[model][0], "events": self.counts[model][1]}
                 for model, measures in self.figures.items()
             },
@@ -68,7 +68,7 @@ class Judgement:
                     "name": group.category,
                     "patients": group.patients,
                     "events": group.events,
-                    "auroc": _triple(group.auroc) if group.auroc else None,
+                    "auroc": triple(group.auroc) if group.auroc else None,
                     "calibration": agreement_json(group.agreement) if group.agreement else None,
                 }
                 for group in self.patterns
@@ -187,7 +187,7 @@ def _verdict_by(
         return None
     rows = present[:, [names.index(image) for image in images]].all(axis=1)
     measures: dict[str, Measure] = {
-        model: ranking(task, labels[rows], _undecided(values[rows], folds[rows]), folds[rows])
+        model: ranking(task, labels[rows], undecided(values[rows], folds[rows]), folds[rows])
         for model, values in ranked.items()
     }
     word = IN_WORDS[RANKING[task.kind]]
@@ -274,8 +274,8 @@ def agreement_json(found: Agreement) -> dict[str, Any]:
     return {
         "observed": found.observed,
         "expected": found.expected,
-        "intercept": _triple(found.intercept),
-        "slope": _triple(found.slope),
+        "intercept": triple(found.intercept),
+        "slope": triple(found.slope),
         "brier": found.brier,
         "curve": [[float(x), float(y)] for x, y in zip(found.curve_risk, found.curve_observed, strict=True)],
     }
@@ -326,14 +326,14 @@ def _verdict(
     return verdict(
         labels[rows],
         folds,
-        {model: _undecided(logits[rows], folds) for model, logits in out_of_fold.logits.items()},
+        {model: undecided(logits[rows], folds) for model, logits in out_of_fold.logits.items()},
         margin=recipe.comparison.margin,
         resamples=recipe.comparison.resamples,
         seed=recipe.seed,
     )
 
 
-def _undecided(logits: Float64, folds: Ints) -> Float64:
+def undecided(logits: Float64, folds: Ints) -> Float64:
     """Return the logits with a missing one at the median of its fold, where it neither helps nor hurts."""
     filled = logits.copy()
     for fold in np.unique(folds):
@@ -362,11 +362,12 @@ def _verdict_json(found: Verdict) -> dict[str, Any]:
         "events": found.events,
         "margin": found.margin,
         "measure": found.measure,
-        "aurocs": {name: _triple(value) for name, value in found.aurocs.items()},
-        "differences": {name: _triple(value) for name, value in found.differences.items()},
+        "aurocs": {name: triple(value) for name, value in found.aurocs.items()},
+        "differences": {name: triple(value) for name, value in found.differences.items()},
     }
 
 
-def _triple(estimate: Estimate) -> list[float | None]:
+def triple(estimate: Estimate) -> list[float | None]:
+    """Return figure, lower and upper bound as JSON values; an undefined one is None."""
     values = (estimate.value, estimate.lower, estimate.upper)
     return [float(value) if np.isfinite(value) else None for value in values]
