@@ -22,6 +22,20 @@ settings.register_profile("medmm", deadline=None)
 settings.load_profile("medmm")
 
 
+TABLES_RECIPE = """
+name: small
+question: Will this patient deteriorate?
+intended_use: A test.
+cohort: data
+outcome: deterioration
+modalities:
+  records: {kind: records}
+  biomarkers: {kind: biomarkers}
+fitting: {epochs: 2}
+"""
+"""Two tables and two epochs: the smallest run there is."""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Where MEDMM_SKIP_IS_FAILURE is set, nothing may be left out quietly."""

@@ -21,27 +21,16 @@ from medmm.cohort.synthetic import synthesize
 from medmm.errors import ConfigError, OutputError
 from medmm.outputs.table import from_json
 from medmm.score import score
+from tests.conftest import TABLES_RECIPE
 
 pytestmark = pytest.mark.xdist_group("bad_input")
-
-RECIPE = """
-name: small
-question: Will this patient deteriorate?
-intended_use: A test.
-cohort: data
-outcome: deterioration
-modalities:
-  records: {kind: records}
-  biomarkers: {kind: biomarkers}
-fitting: {epochs: 2}
-"""
 
 
 @pytest.fixture
 def place(written: Path, tmp_path: Path) -> Path:
     """A small cohort and a recipe that may be damaged."""
     shutil.copytree(written, tmp_path / "data")
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "recipe.yaml").write_text(TABLES_RECIPE)
     return tmp_path
 
 
@@ -69,7 +58,7 @@ def replaced(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new, 1))
 
 
-def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+def assert_refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
     assert done.returncode == code, done.stderr
     line = " ".join(done.stderr.split())
     assert line.startswith("medmm:"), line
@@ -80,7 +69,7 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> N
 
 def test_a_missing_table(place):
     (place / "data" / "labels.csv").unlink()
-    refused(check(place), 5, "labels.csv")
+    assert_refused(check(place), 5, "labels.csv")
 
 
 def test_a_missing_column(place):
@@ -88,32 +77,32 @@ def test_a_missing_column(place):
         place / "data" / "records.csv",
         lambda rows: [{k: v for k, v in r.items() if k != "age"} for r in rows],
     )
-    refused(check(place), 5, "records.csv", "age")
+    assert_refused(check(place), 5, "records.csv", "age")
 
 
 def test_a_column_without_a_role(place):
     rewritten(place / "data" / "records.csv", lambda rows: [{**row, "ward": "3"} for row in rows])
-    refused(check(place), 4, "ward", "role")
+    assert_refused(check(place), 4, "ward", "role")
 
 
 def test_an_unknown_key(place):
     replaced(place / "data" / "cohort.yaml", "same_day:", "sameday:")
-    refused(check(place), 4, "sameday", "did you mean 'same_day'")
+    assert_refused(check(place), 4, "sameday", "did you mean 'same_day'")
 
 
 def test_an_unknown_key_of_a_recipe(place):
     replaced(place / "recipe.yaml", "epochs", "epoch")
-    refused(run(place, "train", "."), 4, "epoch", "did you mean 'epochs'")
+    assert_refused(run(place, "train", "."), 4, "epoch", "did you mean 'epochs'")
 
 
 def test_an_unknown_outcome(place):
     replaced(place / "recipe.yaml", "outcome: deterioration", "outcome: dead")
-    refused(run(place, "train", ".", "--root", "data"), 4, "dead", "deterioration")
+    assert_refused(run(place, "train", ".", "--root", "data"), 4, "dead", "deterioration")
 
 
 def test_duplicate_patient_rows(place):
     rewritten(place / "data" / "records.csv", lambda rows: [*rows, {**rows[0], "age": "41"}])
-    refused(check(place), 5, "records.csv")
+    assert_refused(check(place), 5, "records.csv")
 
 
 def test_an_outcome_of_one_class(place):
@@ -121,7 +110,7 @@ def test_an_outcome_of_one_class(place):
         place / "data" / "labels.csv",
         lambda rows: [{**row, "deterioration": "0" if row["deterioration"] else ""} for row in rows],
     )
-    refused(run(place, "train", ".", "--root", "data"), 5, "deterioration", "class")
+    assert_refused(run(place, "train", ".", "--root", "data"), 5, "deterioration", "class")
 
 
 def test_too_many_results_that_cannot_be_read(place):
@@ -129,17 +118,17 @@ def test_too_many_results_that_cannot_be_read(place):
         place / "data" / "biomarkers.csv",
         lambda rows: [{**r, "value": "see report" if i % 3 else r["value"]} for i, r in enumerate(rows)],
     )
-    refused(check(place), 5, "max_unparsable")
+    assert_refused(check(place), 5, "max_unparsable")
 
 
 def test_an_output_folder_that_cannot_be_written(place):
     (place / "file").write_text("")
-    refused(run(place, "train", ".", "--root", "data", "--runs", "file/runs"), 8, "file/runs")
+    assert_refused(run(place, "train", ".", "--root", "data", "--runs", "file/runs"), 8, "file/runs")
 
 
 def test_a_draft_with_open_questions(place):
     replaced(place / "data" / "cohort.yaml", "same_day:", "# ? what shares the day?\nsame_day:")
-    refused(check(place), 4, "draft", "what shares the day?")
+    assert_refused(check(place), 4, "draft", "what shares the day?")
 
 
 def test_a_bundle_with_a_changed_byte(small_copy):
@@ -149,9 +138,9 @@ def test_a_bundle_with_a_changed_byte(small_copy):
     content[len(content) // 2] ^= 1
     graph.write_bytes(bytes(content))
     arguments = (bundle, "--cohort", "data", "--root", "data")
-    refused(run(place, "score", *arguments, "--out", "scores.parquet"), 7, "fusion.onnx")
-    refused(run(place, "explain", *arguments, "--folds"), 7, "fusion.onnx")
-    refused(run(place, "verify", bundle), 7, "fusion.onnx")
+    assert_refused(run(place, "score", *arguments, "--out", "scores.parquet"), 7, "fusion.onnx")
+    assert_refused(run(place, "explain", *arguments, "--folds"), 7, "fusion.onnx")
+    assert_refused(run(place, "verify", bundle), 7, "fusion.onnx")
     assert not (place / "scores.parquet").exists()
     assert not (place / "reports").exists()
 
@@ -203,7 +192,7 @@ def test_a_patient_without_any_data_is_a_row_with_its_reason(place, small_run):
     assert done.returncode == 0, done.stderr
     assert '"status": "refused"' in done.stdout
     assert '"reason": "no_data"' in done.stdout
-    refused(run(place, *asked, "--max-refused", 0), 3, "no_data")
+    assert_refused(run(place, *asked, "--max-refused", 0), 3, "no_data")
 
 
 def used_series(place: Path, small_run) -> Iterator[tuple[str, list[Path]]]:

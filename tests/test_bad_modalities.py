@@ -57,7 +57,7 @@ def rehearse(door: Callable[..., Said], written: Path, tmp_path: Path) -> Callab
     return run
 
 
-def refused(done: Said, code: int, *words: str) -> None:
+def assert_refused(done: Said, code: int, *words: str) -> None:
     line = " ".join(done.err.split())
     assert done.code == code, done.out + done.err
     assert "Traceback" not in line
@@ -72,12 +72,12 @@ def with_value(**cells: str) -> Callable[[Rows], Rows]:
 def test_a_modality_that_nobody_has(rehearse: Callable[..., Said]) -> None:
     blank = with_value(collected_at="2030-01-01 00:00:00", available_at="2030-01-01 00:00:00")
     done = rehearse("series: {kind: series}", table="biomarkers.csv", change=blank)
-    refused(done, 9, "series is absent for all", "no_results", "leave it out of the recipe")
+    assert_refused(done, 9, "series is absent for all", "no_results", "leave it out of the recipe")
 
 
 def test_notes_that_nobody_has(rehearse: Callable[..., Said]) -> None:
     done = rehearse("notes: {kind: notes}", table="notes.csv", change=with_value(text=""))
-    refused(done, 9, "notes is absent for all", "no_notes")
+    assert_refused(done, 9, "notes is absent for all", "no_notes")
 
 
 def test_a_constant_field_is_said_and_stays(rehearse: Callable[..., Said]) -> None:
@@ -91,7 +91,7 @@ def test_a_class_of_two_patients(rehearse: Callable[..., Said]) -> None:
     def two(rows: Rows) -> Rows:
         return [row | {"deterioration": str(int(place % 30 == 0))} for place, row in enumerate(rows)]
 
-    refused(
+    assert_refused(
         rehearse("records: {kind: records}", table="labels.csv", change=two), 5, "has 2 subjects for 3 folds"
     )
 
@@ -104,7 +104,7 @@ def test_a_modality_that_only_one_class_has(rehearse: Callable[..., Said], writt
         return [row for row in rows if row["patient_id"] not in ill]
 
     done = rehearse("notes: {kind: notes, min_patients: 2}", table="notes.csv", change=of_the_well)
-    refused(done, 9, "notes: without fold 1, 0 of", "in the smallest class", "leave it out")
+    assert_refused(done, 9, "notes: without fold 1, 0 of", "in the smallest class", "leave it out")
 
 
 def test_a_batch_of_one_is_a_batch(rehearse: Callable[..., Said]) -> None:
@@ -126,7 +126,7 @@ def test_a_batch_of_one_is_a_batch(rehearse: Callable[..., Said]) -> None:
 def test_an_image_smaller_than_the_stride(
     rehearse: Callable[..., Said], side: int, encoder: str, words: str
 ) -> None:
-    refused(rehearse(IMAGE.format(side=side, encoder=encoder)), 4, "radiograph", words)
+    assert_refused(rehearse(IMAGE.format(side=side, encoder=encoder)), 4, "radiograph", words)
 
 
 def test_pretrained_weights_of_another_shape(rehearse: Callable[..., Said], tmp_path: Path) -> None:
@@ -134,9 +134,11 @@ def test_pretrained_weights_of_another_shape(rehearse: Callable[..., Said], tmp_
     other = image_encoder("cnn", spatial_dims=2, in_channels=1, channels=(4, 6), dropout=0.0)
     save_file(other.state_dict(), tmp_path / "weights.safetensors")
     encoder = "{kind: cnn, channels: [4, 8], pretrained: {file: weights.safetensors}}"
-    refused(rehearse(IMAGE.format(side=16, encoder=encoder)), 4, "features.1", "has shape (6,")
+    assert_refused(rehearse(IMAGE.format(side=16, encoder=encoder)), 4, "features.1", "has shape (6,")
     encoder = "{kind: cnn, channels: [4, 8], pretrained: {file: missing.safetensors}}"
-    refused(rehearse(IMAGE.format(side=16, encoder=encoder)), 4, "missing.safetensors", "cannot be read")
+    assert_refused(
+        rehearse(IMAGE.format(side=16, encoder=encoder)), 4, "missing.safetensors", "cannot be read"
+    )
 
 
 def test_pretrained_weights_of_the_right_shape_are_taken(
@@ -150,8 +152,10 @@ def test_pretrained_weights_of_the_right_shape_are_taken(
 
 
 def test_too_many_results_a_patient(rehearse: Callable[..., Said]) -> None:
-    refused(rehearse("series: {kind: series, length: 200}"), 4, "a sequence holds 512")
+    assert_refused(rehearse("series: {kind: series, length: 200}"), 4, "a sequence holds 512")
 
 
 def test_words_that_too_few_patients_share(rehearse: Callable[..., Said]) -> None:
-    refused(rehearse("notes: {kind: notes, min_patients: 5000}"), 9, "no word occurs in the notes of 5000")
+    assert_refused(
+        rehearse("notes: {kind: notes, min_patients: 5000}"), 9, "no word occurs in the notes of 5000"
+    )

@@ -13,25 +13,14 @@ import pytest
 from medmm import train as story
 from medmm.bundle import verify
 from medmm.errors import ConfigError
-
-RECIPE = """
-name: small
-question: Will this patient deteriorate?
-intended_use: A test.
-cohort: data
-outcome: deterioration
-modalities:
-  records: {kind: records}
-  biomarkers: {kind: biomarkers}
-fitting: {epochs: 2}
-"""
+from tests.conftest import TABLES_RECIPE
 
 pytestmark = pytest.mark.xdist_group("small")
 
 
 def test_a_terminated_run_has_its_own_exit_code_and_resumes(written, tmp_path):
     shutil.copytree(written, tmp_path / "data")
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "recipe.yaml").write_text(TABLES_RECIPE)
     command = [sys.executable, "-m", "medmm", "train", ".", "--root", "data", "--smoke"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
