@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medmm.cohort.blocks import Biomarkers
 from medmm.cohort.cells import (
     EMPTY,
     FATE_BITS,
@@ -27,7 +28,6 @@ from medmm.cohort.cells import (
 from medmm.cohort.moments import sql_clock, sql_known_by, sql_offset_days
 from medmm.cohort.picks import FATE
 from medmm.cohort.shelf import Shelf
-from medmm.cohort.spec import Biomarkers
 from medmm.columns import ResultSpec
 from medmm.errors import DataError
 from medmm.sources.duck import Engine, literal, quoted

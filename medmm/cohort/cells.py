@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medmm.cohort.blocks import Biomarkers
 from medmm.cohort.picks import FATE, FATES, Bools, Cells, Floats, Ints, Rows, text_of
-from medmm.cohort.spec import Biomarkers
 from medmm.cohort.values import parse_number, read_number
 from medmm.columns import AssumeKnown, ResultSpec, Status
 from medmm.errors import DataError

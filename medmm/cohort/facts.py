@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from medmm.cohort.blocks import Events
 from medmm.cohort.candidates import sql_status_rank, sql_text, sql_withdrawn
 from medmm.cohort.moments import Moment, sql_clock, sql_known_by, sql_offset_days
-from medmm.cohort.spec import Events
 from medmm.cohort.values import read_field, read_number
 from medmm.columns import MISSING, FieldSpec, Status, Value
 from medmm.errors import DataError

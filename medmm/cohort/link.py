@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from medmm.cohort.archive import Archive, Candidate, Choice, candidates
+from medmm.cohort.blocks import Exclusion
 from medmm.cohort.candidates import ODD_YEARS
 from medmm.cohort.flow import Account, Finding, Flow
 from medmm.cohort.moments import Moment
 from medmm.cohort.notes import Written, read_notes
 from medmm.cohort.opened import Opened
 from medmm.cohort.site import pseudonym
-from medmm.cohort.spec import CohortSpec, Exclusion
+from medmm.cohort.spec import CohortSpec
 from medmm.cohort.window import Results, keys, look_back
 from medmm.columns import MISSING, FieldSpec, ResultSpec, Status, Value
 from medmm.modality import Declaration

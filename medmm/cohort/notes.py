@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from medmm.cohort.blocks import Notes
 from medmm.cohort.flow import Account
 from medmm.cohort.moments import sql_clock, sql_known_by, sql_offset_days
-from medmm.cohort.spec import Notes
 from medmm.errors import DataError
 from medmm.sample import NotesSource
 from medmm.sources.duck import Engine, quoted

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Protocol
 
 from medmm.cohort import wide
+from medmm.cohort.blocks import Records
 from medmm.cohort.facts import Facts, last_known
 from medmm.cohort.moments import Moment
 from medmm.cohort.outcomes import labels as read_labels
 from medmm.cohort.roles import check_columns, tables_to_read
-from medmm.cohort.spec import CohortSpec, Records
+from medmm.cohort.spec import CohortSpec
 from medmm.columns import FieldSpec, Value
 from medmm.errors import DataError
 from medmm.sources import open_source

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
+from medmm.cohort.blocks import Records
 from medmm.cohort.facts import Fact, read_fact
 from medmm.cohort.moments import Moment, iso_moment, sql_aware, sql_day, sql_instant_us
-from medmm.cohort.spec import Records
 from medmm.cohort.values import read_field, read_number
 from medmm.columns import MISSING, FieldSpec, Status, Value
 from medmm.errors import DataError

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from medmm.cohort.blocks import Biomarkers
 from medmm.cohort.candidates import ODD_YEARS, Candidates, mapped, sql_text, stage
 from medmm.cohort.cells import COLUMNS, Read, unit_complaint
 from medmm.cohort.picks import FATES, Block, summarise
 from medmm.cohort.shelf import Shelf
-from medmm.cohort.spec import Biomarkers
 from medmm.cohort.summaries import Summaries, on_disk
 from medmm.columns import ResultSpec, Summary, Value
 from medmm.errors import ConfigError, DataError
