@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medmm.arrays import Float64, Ints
+from medmm.arrays import Float64
 from medmm.bundle import Bundle, load
 from medmm.cohort.access import open_cohort
 from medmm.evaluation.discrimination import performance
@@ -15,6 +15,7 @@ from medmm.evaluation.kinds import confused
 from medmm.evaluation.kinds import figures as kind_figures
 from medmm.held_out import CLAIM, open_held_out
 from medmm.outcome import TIMES, Task, check_labels, part, scored, width
+from medmm.report.outcomes import taken_for
 from medmm.scorer import Scorer
 
 Progress = Callable[[str, int, int], None]
@@ -69,13 +70,6 @@ def _lines(bundle: Bundle, task: Task, logits: Float64, labels: Float64) -> list
     return [
         head + counted,
         *(f"{name:<12} {figure}" for name, figure in figures.items()),
-        *(_taken_for(task.classes, confusion) if confusion is not None else []),
+        *(taken_for(task.classes, confusion.tolist()) if confusion is not None else []),
         *([f"fewer than {CLAIM} events: an indication, not a claim"] if fewest < CLAIM else []),
-    ]
-
-
-def _taken_for(classes: tuple[str, ...], confusion: Ints) -> list[str]:
-    return [
-        f"{name} was taken for: " + ", ".join(f"{n} {other}" for n, other in zip(row, classes, strict=True))
-        for name, row in zip(classes, confusion.tolist(), strict=True)
     ]

@@ -28,7 +28,7 @@ from medmm.recipe import Recipe
 from medmm.report import plots
 from medmm.report.choosing import choosing as chosen_sections
 from medmm.report.facts import FlowStep, Predictor, Provenance, Table
-from medmm.report.outcomes import confusion_table, figure_tables
+from medmm.report.outcomes import confusion_table, figure_tables, taken_for
 from medmm.report.training import LearningCurve, TrainingPage, decided_table
 from medmm.sample import Patient
 
@@ -252,9 +252,7 @@ def _kind_lines(judgement: Judgement) -> list[str]:
         told = ", ".join(f"{IN_WORDS[name]} {measures[name]}" for name in shown)
         lines.append(f"{model:<12} {told}  of {judgement.counts[model][0]} patients")
     if judgement.confusion is not None:
-        for name, row in zip(task.classes, judgement.confusion.tolist(), strict=True):
-            taken = ", ".join(f"{count} {other}" for other, count in zip(task.classes, row, strict=True))
-            lines.append(f"{name} was taken for: {taken}")
+        lines += taken_for(task.classes, judgement.confusion.tolist())
     return lines
 
 

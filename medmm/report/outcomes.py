@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from medmm.cohort.disclosure import SMALL, hidden
 from medmm.report.facts import Table
 from medmm.report.images import ImageEvidence
 from medmm.report.waterfall import Drawing, Scale, Waterfall, draw
@@ -14,6 +17,11 @@ from medmm.report.wording import number
 
 if TYPE_CHECKING:
     from medmm.evaluation.resampling import Estimate
+
+KEPT_BACK = "*"
+"""Stands for a count that is not shown."""
+
+WHY_KEPT_BACK = f"{KEPT_BACK}: a count from 1 to {SMALL - 1}, or one from which such a count would follow."
 
 NARROW_MEASURES = 7
 """Measures in one table; the rest go into a further one."""
@@ -124,11 +132,36 @@ def figure_tables(
 def confusion_table(title: str, classes: Sequence[str], counts: Sequence[Sequence[int]]) -> tuple[str, Table]:
     """Return how often each class was taken for which; rows are what was true."""
     rows = tuple(
-        (name, *(str(count) for count in row), str(sum(row)))
-        for name, row in zip(classes, counts, strict=True)
+        (name, *shown, str(sum(row)))
+        for name, shown, row in zip(classes, told_counts(counts), counts, strict=True)
     )
     note = "Rows: what was true. Columns: the class with the highest calibrated probability."
+    if any(KEPT_BACK in row for row in rows):
+        note += f" {WHY_KEPT_BACK}"
     return f"{title}: confusion matrix", Table(("", *classes, "patients"), rows, note)
+
+
+def taken_for(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> list[str]:
+    """Return a confusion matrix in words, a line per true class."""
+    told = told_counts(counts)
+    lines = [
+        f"{name} was taken for: " + ", ".join(f"{n} {other}" for n, other in zip(row, classes, strict=True))
+        for name, row in zip(classes, told, strict=True)
+    ]
+    return lines + ([WHY_KEPT_BACK] if any(KEPT_BACK in row for row in told) else [])
+
+
+def told_counts(counts: Sequence[Sequence[int]]) -> list[list[str]]:
+    """Return a confusion matrix as it may be shown: small counts kept back, and what would give them away.
+
+    A row adds up to the patients of its class, and a column follows from the precision beside it.
+    """
+    found = np.asarray(counts)
+    places = range(len(found))
+    lines = [[(row, column) for column in places] for row in places]
+    lines += [[(row, column) for row in places] for column in places]
+    hide = hidden(found, lines)
+    return [[KEPT_BACK if hide[r, c] else str(found[r, c]) for c in places] for r in places]
 
 
 def _figure(estimate: Estimate | None) -> str:
