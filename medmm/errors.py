@@ -8,7 +8,8 @@
     ├── BundleError   (ValueError) 7   a bundle that is damaged, altered or of another schema
     ├── OutputError   (OSError)    8   a result that cannot be written where it was asked for
     ├── FittingError  (RuntimeError) 9 training cannot go on, or cannot start
-    └── ExplanationError (RuntimeError) 10  an explanation that would not add up
+    ├── ExplanationError (RuntimeError) 10  an explanation that would not add up
+    └── ClusterError  (RuntimeError) 11 a cluster that cannot be reached, or cannot do the work
 
 A message says what, which modality, where and what to do. It never carries a patient's id, name or
 birth date: subjects are named by their pseudonym. Usage errors exit 2, an interrupt exits 130,
@@ -88,6 +89,12 @@ class ExplanationError(MedmmError, RuntimeError):
     """An explanation that would not add up to the score it explains."""
 
     exit_code = 10
+
+
+class ClusterError(MedmmError, RuntimeError):
+    """A cluster that cannot be reached, or whose machines cannot do the work."""
+
+    exit_code = 11
 
 
 def told(error: Exception) -> str:

@@ -171,10 +171,10 @@ class Scorer:
 
     def trained(self, patient: Patient) -> bool | None:
         """Tell whether a patient was trained on; None where that cannot be known."""
-        return None if self._trained_on is None else patient.pseudonym in self._trained_on
+        return None if self.trained_on is None else patient.pseudonym in self.trained_on
 
     @cached_property
-    def _trained_on(self) -> frozenset[str] | None:
+    def trained_on(self) -> frozenset[str] | None:
         """Pseudonyms of the training patients, where the bundle lies in its run under the same site key."""
         file = self.bundle.folder.parent / "local" / "training.json"
         try:

@@ -17,6 +17,12 @@ CohortOption = Annotated[Path, typer.Option("--cohort", help="Folder with cohort
 Pipeline = Annotated[Path, typer.Argument(help="Folder with recipe.yaml.", metavar="PIPELINE")]
 BundleFolder = Annotated[Path, typer.Argument(help="Folder of the bundle.", metavar="BUNDLE")]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs and of the tracking store.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of a Ray cluster (host:port), or local for all cores here; needs medmm[cluster]."
+    ),
+]
 
 
 def subjects_asked(given: list[str] | None) -> list[str] | None:

@@ -8,7 +8,16 @@ from typing import Annotated, Literal
 import typer
 
 from medmm.cli.console import err, out, progress, say_next
-from medmm.cli.options import BundleFolder, CohortOption, Pipeline, Root, Runs, subjects_asked, where
+from medmm.cli.options import (
+    BundleFolder,
+    Cluster,
+    CohortOption,
+    Pipeline,
+    Root,
+    Runs,
+    subjects_asked,
+    where,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -94,7 +103,10 @@ def train(
         )
 
 
-@app.command(epilog="Examples: medmm score BUNDLE --cohort COHORT --patient 0042 · … --out scores.parquet")
+@app.command(
+    epilog="Examples: medmm score BUNDLE --cohort COHORT --patient 0042 · … --out scores.parquet"
+    " · … --out scores.parquet --cluster head-node:6379"
+)
 def score(
     bundle: BundleFolder,
     cohort: CohortOption,
@@ -110,6 +122,7 @@ def score(
     max_refused: Annotated[
         int | None, typer.Option(min=0, help="Exit 3 when more patients than this are refused.")
     ] = None,
+    cluster: Cluster = None,
 ) -> None:
     """Score patients; everyone gets a row, and whoever cannot be scored gets the reason."""
     from medmm.outputs.table import check_place, to_json, write_scores
@@ -120,7 +133,7 @@ def score(
     if output is not None:
         check_place(output)
     with progress() as bars:
-        scores = story(bundle, cohort, root=root, subjects=subjects, progress=bars)
+        scores = story(bundle, cohort, root=root, subjects=subjects, cluster=cluster, progress=bars)
     if output is None:
         for row in scores:
             print(to_json(row))  # noqa: T201 - the result itself, not a message

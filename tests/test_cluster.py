@@ -1,0 +1,175 @@
+"""The map over patients on a real Ray of two machines, one of which dies, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medmm.cluster import mapped
+from medmm.errors import ClusterError, DataError
+from medmm.outputs.table import to_json
+from medmm.score import score
+from tests import cluster_work as work
+from tests.conftest import REPOSITORY
+
+pytestmark = [pytest.mark.xdist_group("cluster")]
+
+real = pytest.mark.service
+ray_warns = pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::ResourceWarning", "ignore::DeprecationWarning"
+)
+
+
+def no_loss(item: Any) -> Any:
+    raise AssertionError("nothing may be lost here")
+
+
+def test_without_an_address_it_is_done_here_in_order_and_no_ray_is_imported():
+    told: list[tuple[int, int]] = []
+    assert mapped(work.squared, [3, 1, 2], lost=no_loss, progress=lambda *now: told.append(now)) == [9, 1, 4]
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    code = (
+        "import sys; from medmm.cluster import mapped; mapped(abs, [-1], lost=abs);"
+        "import medmm.score; sys.exit('ray' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("nonsense", "host:port"),
+        ("127.0.0.1:1", "nobody answers at 127.0.0.1:1: start a cluster"),
+        ("127.0.0.1:99999999", "nobody answers"),
+        ("no-such-host.invalid:6379", "nobody answers"),
+    ],
+)
+def test_an_address_that_is_none_is_said_within_seconds(address, said):
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match=said) as refused:
+        mapped(work.squared, [1], lost=no_loss, address=address)
+    assert refused.value.exit_code == 11
+    assert time.monotonic() - began < 20
+
+
+class Machines:
+    """A head and a second machine, each a Ray node of its own on this computer."""
+
+    def __init__(self) -> None:
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ["PYTHONPATH"] = str(REPOSITORY)
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+        )
+        self.second = self.cluster.add_node(num_cpus=1)
+        self.cluster.wait_for_nodes()
+        self.address: str = self.cluster.address
+
+    def logs(self) -> str:
+        folder = Path(self.cluster.head_node.get_logs_dir_path())
+        return "".join(file.read_text(errors="replace") for file in folder.rglob("*") if file.is_file())
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Machines]:
+    pytest.importorskip("ray", reason="no ray: pip install 'medmm[cluster]'")
+    before = os.environ.get("PYTHONPATH")
+    made = Machines()
+    yield made
+    made.cluster.shutdown()
+    os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+
+
+@real
+@ray_warns
+def test_what_a_worker_does_is_what_is_done_here(machines):
+    items = list(range(40))
+    assert mapped(work.squared, items, lost=no_loss, address=machines.address) == [n * n for n in items]
+
+
+@real
+@ray_warns
+def test_a_worker_that_dies_costs_nothing_and_a_poisonous_item_itself_alone(machines, tmp_path):
+    numbered = [(str(tmp_path), number) for number in range(8)]
+    assert mapped(work.once_killed, numbered, lost=no_loss, address=machines.address) == list(range(8))
+    found = mapped(work.poisonous, range(6), lost=lambda item: f"{item} lost", address=machines.address)
+    assert found == ["0 done", "1 done", "2 done", "3 lost", "4 done", "5 done"]
+
+
+@real
+@ray_warns
+def test_an_error_comes_home_with_its_type_and_leaves_no_id_in_the_logs(machines):
+    with pytest.raises(DataError, match="a table is malformed") as raised:
+        mapped(work.refusing, ["a", "MRN-0815-SECRET"], lost=no_loss, address=machines.address)
+    assert "cluster_work.py" in "".join(raised.value.__notes__)
+    assert "MRN-0815-SECRET" not in machines.logs()
+
+
+@real
+@ray_warns
+def test_a_cohort_scores_the_same_while_a_machine_dies(machines, small_run):
+    from medmm.bundle import load
+
+    here = score(small_run.bundle, small_run.data, root=small_run.data)
+    sha256 = load(small_run.bundle).sha256
+
+    def kill_one(stage: str, done: int, total: int) -> None:
+        if stage == "scoring" and done == 20 and machines.second is not None:
+            machines.cluster.remove_node(machines.second, allow_graceful=False)
+            machines.second = None
+
+    there = score(
+        small_run.bundle, small_run.data, root=small_run.data, cluster=machines.address, progress=kill_one
+    )
+    assert machines.second is None
+    assert sum(row.status == "scored" for row in here) > 40
+    assert [to_json(row) for row in there] == [to_json(row) for row in here]
+    assert {row.bundle_sha256 for row in there} == {sha256}
+    logs = machines.logs()
+    assert logs
+    assert not any(row.subject_id in logs for row in here)
+
+
+@real
+def test_an_interrupt_ends_what_is_under_way(tmp_path):
+    pytest.importorskip("ray", reason="no ray: pip install 'medmm[cluster]'")
+    code = (
+        "import sys; from medmm.cluster import mapped; from tests.cluster_work import slow\n"
+        "mapped(slow, [(sys.argv[1], n) for n in range(4)], lost=repr, address='local')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("began-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=40) != 0
+    assert list(tmp_path.glob("began-*"))
+    assert not list(tmp_path.glob("ended-*"))
+
+
+@real
+def test_the_door_writes_the_same_bytes(small_run, tmp_path, door):
+    pytest.importorskip("ray", reason="no ray: pip install 'medmm[cluster]'")
+    command = [sys.executable, "-m", "medmm", "score", small_run.bundle, "--cohort", small_run.data,
+               "--root", small_run.data, "--out"]  # fmt: skip
+    here = door(*command[3:], tmp_path / "here.jsonl")
+    assert here.code == 0, here.err
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    there = [*map(str, command), str(tmp_path / "there.jsonl"), "--cluster", "local"]
+    done = subprocess.run(there, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "there.jsonl").read_bytes() == (tmp_path / "here.jsonl").read_bytes()
+    shutil.rmtree(tmp_path)
