@@ -194,11 +194,13 @@ def _smaller(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient]) -> tup
     ]
     share = max(1, len(patients) // SMOKE_PATIENTS)
     chosen = deal(labels, [patient.subject_id for patient in patients], folds=share, seed=recipe.seed) == 0
-    fusion = recipe.fusion
-    if isinstance(fusion, LateStack):
-        fusion = fusion.model_copy(update={"inner_folds": 2, "smallest_class": 2})
+    shorter = {"inner_folds": 2, "smallest_class": 2}
+    fusion, *rest = (
+        fusion.model_copy(update=shorter) if isinstance(fusion, LateStack) else fusion
+        for fusion in (recipe.fusion, *recipe.comparison.fusions)
+    )
     fitting = recipe.fitting.model_copy(update={"epochs": 2})
-    comparison = recipe.comparison.model_copy(update={"resamples": 200})
+    comparison = recipe.comparison.model_copy(update={"resamples": 200, "fusions": tuple(rest)})
     small = recipe.model_copy(update={"fitting": fitting, "fusion": fusion, "comparison": comparison})
     return small, [patient for patient, keep in zip(patients, chosen, strict=True) if keep]
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from medmm.arrays import Bools, Float64, Ints
 from medmm.errors import FittingError
 from medmm.evaluation.calibrate import fit_platt
 from medmm.fitting import baselines
+from medmm.fitting.enough import enough, smallest_class
 from medmm.fitting.inputs import Inputs, Prepared, prepare_table
 from medmm.fitting.loop import History, Job, OnEpoch, fit_network, predict
 from medmm.fitting.partition import deal, select_set
@@ -26,8 +28,9 @@ from medmm.modality import Modality
 from medmm.network.fusion import LateMean as WeightedMean
 from medmm.network.fusion import Stack
 from medmm.network.network import Network, bare, build, unimodal
-from medmm.outcome import BINARY, CLASSES, TIMES, Task, columns, width
+from medmm.outcome import BINARY, Task, columns, width
 from medmm.recipe import Joint, LateMean, LateStack, Recipe
+from medmm.recipe.fusion import Fusion
 from medmm.sample import Absence
 
 
@@ -106,47 +109,54 @@ class Problem:
         return modalities, Inputs(prepared)
 
 
+TABLES = "tables"
+"""The recipe's own fusion of the tables alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class SplitFit:
     """All that was fitted on one split.
 
     Attributes:
         modalities: fitted on the split's training patients.
-        network: the fused network.
+        networks: per model that may be shipped, its network; "fused" is the recipe's own.
         logits: per model, ``[test patient]`` or ``[test patient, output]``; NaN where a model cannot score
             the patient.
         histories: per fit, what happened.
     """
 
     modalities: Mapping[str, Modality]
-    network: Network
+    networks: Mapping[str, Network]
     logits: Mapping[str, Float64]
     histories: Mapping[str, History]
 
 
-def fit_split(problem: Problem, train: Ints, test: Ints, name: str) -> SplitFit:
+def fit_split(
+    problem: Problem, train: Ints, test: Ints, name: str, *, only: Sequence[str] | None = None
+) -> SplitFit:
     """Fit every candidate on ``train`` and score ``test`` with each.
+
+    Each modality alone, and what is fitted inside the split for stacking, is the same for every fusion and
+    fitted once. A fit's seed comes from its name, so what else is fitted changes none of its bits.
 
     Args:
         train: rows of the training patients.
         test: rows of the patients to score; disjoint from ``train``.
         name: a path-safe name of the split ("fold0").
+        only: models that are wanted; without it every candidate and the rivals.
 
     Raises:
         FittingError: if the training patients cannot carry the recipe.
     """
     modalities, inputs = problem.fitted(train)
     split = _Split(problem, train, test, name, modalities, inputs)
-    fusion = problem.recipe.fusion
-    if isinstance(fusion, LateStack):
-        network, logits = split.late_stack()
-    elif isinstance(fusion, LateMean):
-        network, logits = split.late_mean(fusion)
-    else:
-        network, logits = split.joint()
-    if problem.tabular:
+    asked = (*inputs.names, "fused", TABLES, *problem.recipe.fusions) if only is None else only
+    networks = {label: network for label in dict.fromkeys(asked) if (network := split.network(label))}
+    logits = {label: split.score(network) for label, network in networks.items()}
+    if only is None and problem.tabular:
         logits |= split.rivals()
-    return SplitFit(modalities, network, logits, split.histories)
+    shipped = networks if problem.recipe.routing != "none" else {"fused": networks["fused"]}
+    return SplitFit(modalities, shipped, logits, split.histories)
 
 
 @dataclass
@@ -158,67 +168,47 @@ class _Split:
     modalities: Mapping[str, Modality]
     inputs: Inputs
     histories: dict[str, History] = field(default_factory=dict)
+    bases: dict[str, Network] = field(default_factory=dict)
+    inner: dict[str, dict[str, Float64]] = field(default_factory=dict)
 
-    def joint(self) -> tuple[Network, dict[str, Float64]]:
-        """Fit the joint network, the same without the images, and each modality alone."""
-        logits = {}
-        for name in self.inputs.names:
-            logits[name] = self._score(
-                self._alone(name, self.modalities, self.inputs, self.train, self.name), (name,)
-            )
-        tables = self.problem.tables
-        network = self._joint(self.inputs.names, "fused") if len(self.inputs.names) > 1 else None
-        if network is None:
-            only = self.inputs.names[0]
-            network = self._alone(only, self.modalities, self.inputs, self.train, self.name)
-        logits["fused"] = self._score(network, self.inputs.names)
-        if 1 < len(tables) < len(self.inputs.names):
-            logits["tables"] = self._score(self._joint(tables, "tables"), tables)
-        elif len(tables) == 1:
-            logits["tables"] = logits[tables[0]]
-        return network, logits
+    def network(self, label: str) -> Network | None:
+        """Return a model's network, fitted; None where there are no tables, or nothing but tables."""
+        fusions, names, tables = self.problem.recipe.fusions, self.inputs.names, self.problem.tables
+        if label in fusions:
+            return self._fused(fusions[label], names, label)
+        if label != TABLES:
+            return self._base(label)
+        own = fusions["fused"]
+        same = isinstance(own, Joint) and 1 < len(tables) == len(names)
+        return self._fused(own, tables, TABLES) if tables and not same else None
 
-    def late_mean(self, fusion: LateMean) -> tuple[Network, dict[str, Float64]]:
-        """Fit each modality alone; the fused logit is the weighted mean of theirs."""
-        names, bases, logits = self.inputs.names, {}, {}
-        for name in names:
-            bases[name] = self._alone(name, self.modalities, self.inputs, self.train, self.name)
-            logits[name] = self._score(bases[name], (name,))
-        fused, tables = (
-            Network(
-                {name: bases[name].encoders[name] for name in members},
-                WeightedMean.of([fusion.weights.get(name, 1.0) for name in members], self.problem.outputs),
-            )
-            for members in (names, self.problem.tables or names)
-        )
-        logits["fused"] = self._score(fused, names)
-        if self.problem.tables:
-            logits["tables"] = self._score(tables, self.problem.tables)
-        return fused, logits
+    def _fused(self, fusion: Fusion, names: Sequence[str], label: str) -> Network:
+        if isinstance(fusion, LateStack):
+            return self._late_stack(fusion, names)
+        if isinstance(fusion, LateMean):
+            weights = [fusion.weights.get(name, 1.0) for name in names]
+            return Network(self._encoders(names), WeightedMean.of(weights, self.problem.outputs))
+        return self._joint(fusion, names, label) if len(names) > 1 else self._base(names[0])
 
-    def late_stack(self) -> tuple[Network, dict[str, Float64]]:
-        """Fit each modality alone, and regress the label on their calibrated out-of-fold logits."""
-        names = self.inputs.names
-        out_of_fold = self._out_of_fold()
-        bases, logits, calibrations = {}, {}, {}
+    def _base(self, name: str) -> Network:
+        """Return one modality alone."""
+        if name not in self.bases:
+            self.bases[name] = self._alone(name, self.modalities, self.inputs, self.train, self.name)
+        return self.bases[name]
+
+    def _encoders(self, names: Sequence[str]) -> dict[str, nn.Module]:
+        return {name: self._base(name).encoders[name] for name in names}
+
+    def _late_stack(self, fusion: LateStack, names: Sequence[str]) -> Network:
+        """Regress the label on the calibrated out-of-fold logits of the modalities alone."""
+        out_of_fold = self._out_of_fold(fusion)
+        calibrations = []
         for name in names:
             have = self._having(name, self.train)
-            calibrations[name] = fit_platt(out_of_fold[name][have], self.problem.labels[have])
-            bases[name] = self._alone(name, self.modalities, self.inputs, self.train, self.name)
-            logits[name] = self._score(bases[name], (name,))
-        fusion = self.problem.recipe.fusion
-        assert isinstance(fusion, LateStack)
-        labels = self.problem.labels[self.train]
-        for label, members in (("fused", names), ("tables", self.problem.tables)):
-            if not members:
-                continue
-            held = {name: out_of_fold[name][self.train] for name in members}
-            stack = fit_stack(held, [calibrations[name] for name in members], labels, l2=fusion.l2)
-            network = Network({name: bases[name].encoders[name] for name in members}, stack)
-            logits[label] = self._score(network, members)
-            if label == "fused":
-                fused = network
-        return fused, logits
+            calibrations.append(fit_platt(out_of_fold[name][have], self.problem.labels[have]))
+        held = {name: out_of_fold[name][self.train] for name in names}
+        stack = fit_stack(held, calibrations, self.problem.labels[self.train], l2=fusion.l2)
+        return Network(self._encoders(names), stack)
 
     def rivals(self) -> dict[str, Float64]:
         """Fit trees and logistic regression on the tables' vectors."""
@@ -242,9 +232,7 @@ class _Split:
             found[name] = logits
         return found
 
-    def _joint(self, names: Sequence[str], label: str) -> Network:
-        fusion = self.problem.recipe.fusion
-        assert isinstance(fusion, Joint)
+    def _joint(self, fusion: Joint, names: Sequence[str], label: str) -> Network:
         job = f"{self.name}/{label}"
         torch.manual_seed(self.problem.seed(job))
         modalities = {name: self.modalities[name] for name in names}
@@ -267,7 +255,7 @@ class _Split:
         self, job: str, network: Network, inputs: Inputs, rows: Ints, together: Joint | None = None
     ) -> None:
         labels, settings = self.problem.labels, self.problem.recipe.fitting
-        _enough(self.problem.tasks, columns(labels)[rows], job)
+        enough(self.problem.tasks, columns(labels)[rows], job)
         for name in inputs.names:
             self.modalities[name].warm_start(bare(network.encoders[name]))
         seed = self.problem.seed(job)
@@ -295,20 +283,28 @@ class _Split:
             on_epoch=self.problem.on_epoch,
         )
 
-    def _out_of_fold(self) -> dict[str, Float64]:
+    def _out_of_fold(self, fusion: LateStack) -> dict[str, Float64]:
         """Return per modality the out-of-fold logits ``[patient]`` of the training patients, else NaN."""
-        fusion = self.problem.recipe.fusion
-        assert isinstance(fusion, LateStack)
+        label = self._inner_label(fusion)
+        if label in self.inner:
+            return self.inner[label]
         folds = self._inner_folds(fusion)
         logits = {name: np.full(len(self.problem.labels), np.nan) for name in self.inputs.names}
         for fold in range(folds.max() + 1):
             train, test = self.train[folds != fold], self.train[folds == fold]
             modalities, inputs = self.problem.fitted(train)
             for name in self.inputs.names:
-                network = self._alone(name, modalities, inputs, train, f"{self.name}/inner{fold}")
+                network = self._alone(name, modalities, inputs, train, f"{self.name}/{label}{fold}")
                 have = self._having(name, test)
                 logits[name][have] = predict(network, inputs.only([name]), have)
+        self.inner[label] = logits
         return logits
+
+    def _inner_label(self, fusion: LateStack) -> str:
+        """Return what the inner fits are called: stacks over the same inner folds share them."""
+        asked = [(f.inner_folds, f.smallest_class) for f in stacks(self.problem.recipe)]
+        place = asked.index((fusion.inner_folds, fusion.smallest_class))
+        return f"inner{place}of" if place else "inner"
 
     def _inner_folds(self, fusion: LateStack) -> Ints:
         labels = self.problem.labels[self.train]
@@ -317,15 +313,16 @@ class _Split:
         keys = [self.problem.keys[row] for row in self.train]
         for count in range(fusion.inner_folds, 1, -1):
             folds = deal(strata, keys, folds=count, seed=self.problem.seed(self.name))
-            if _smallest_class(labels, present, folds) >= fusion.smallest_class:
+            if smallest_class(labels, present, folds) >= fusion.smallest_class:
                 return folds
         raise FittingError(
             f"{self.name}: late_stack needs at least {fusion.smallest_class} patients of each class per "
             "modality in each of two inner folds; use fusion `concat`, or drop the modality that few have"
         )
 
-    def _score(self, network: Network, names: Sequence[str]) -> Float64:
-        logits = self.problem.blank(len(self.test))
+    def score(self, network: Network) -> Float64:
+        """Return a network's logits of the test patients; NaN of those who have none of its modalities."""
+        names, logits = network.names, self.problem.blank(len(self.test))
         known = self._any_present(names, self.test)
         logits[known] = predict(network, self.inputs.only(names), self.test[known])
         return logits
@@ -340,42 +337,10 @@ class _Split:
         return np.concatenate([self.inputs.prepared[name].array[rows] for name in names], axis=1)
 
 
-def _enough(tasks: Sequence[Task], labels: Float64, job: str) -> None:
-    """Refuse to fit where an outcome has too few patients of a kind."""
-    for task, own in zip(tasks, labels.T, strict=True):
-        known = own[np.isfinite(own)]
-        if task.kind == "binary":
-            positives = int(known.sum())
-            if min(positives, len(known) - positives) < 2:
-                raise FittingError(
-                    f"{job}: {positives} positive of {len(known)} patients; a network needs two of each"
-                    " class. Use fewer folds, or drop the modality that few patients have"
-                )
-        elif task.kind in CLASSES:
-            counts = [int((known == place).sum()) for place in range(len(task.classes))]
-            if min(counts) < 2:
-                rarest = task.classes[int(np.argmin(counts))]
-                raise FittingError(
-                    f"{job}: {min(counts)} of {len(known)} patients are {rarest!r}; a network needs two of"
-                    " each class. Use fewer folds, or drop the modality that few patients have"
-                )
-        elif task.kind in TIMES and (known > 0).sum() < 2:
-            raise FittingError(
-                f"{job}: {int((known > 0).sum())} events of {task.name} among {len(known)} patients; a"
-                " network needs two. Use fewer folds, or drop the modality that few patients have"
-            )
-        elif len(np.unique(known)) < 2:
-            raise FittingError(
-                f"{job}: {task.name} is the same for all {len(known)} patients; use fewer folds"
-            )
-
-
-def _smallest_class(labels: Float64, present: Bools, folds: Ints) -> int:
-    """Return the smallest count of one class, among the holders of one modality, in one fold."""
-    counts = [
-        int(((labels == label) & present[:, column] & (folds == fold)).sum())
-        for label in (0, 1)
-        for column in range(present.shape[1])
-        for fold in range(folds.max() + 1)
-    ]
-    return min(counts)
+def stacks(recipe: Recipe) -> list[LateStack]:
+    """Return the stacks of a recipe that differ in what is fitted inside a split."""
+    found: dict[tuple[int, int], LateStack] = {}
+    for fusion in recipe.fusions.values():
+        if isinstance(fusion, LateStack):
+            found.setdefault((fusion.inner_folds, fusion.smallest_class), fusion)
+    return list(found.values())

@@ -9,12 +9,12 @@ import numpy as np
 
 from medmm.arrays import Bools, Float64, Ints
 from medmm.errors import FittingError
-from medmm.fitting.candidates import Problem, SplitFit, fit_split
+from medmm.fitting.candidates import Problem, SplitFit, fit_split, stacks
 from medmm.fitting.loop import History
 from medmm.modality import Modality, stacked
 from medmm.network.network import Ensemble, Network
 from medmm.outcome import scored as known
-from medmm.recipe import LateMean, LateStack, Recipe
+from medmm.recipe import Joint, LateStack, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,25 +101,26 @@ def final_network(problem: Problem, out_of_fold: OutOfFold) -> Final:
     """Join the folds' networks into an ensemble, or fit one on everybody, as the recipe says."""
     if problem.recipe.final_model == "refit":
         everybody = np.arange(len(problem.labels))
-        split = fit_split(problem, everybody, everybody[:0], "refit")
-        return Final(split.modalities, split.network, 1)
+        split = fit_split(problem, everybody, everybody[:0], "refit", only=("fused",))
+        return Final(split.modalities, split.networks["fused"], 1)
     members = [split.modalities for split in out_of_fold.splits]
     modalities = {name: stacked([member[name] for member in members]) for name in problem.modalities}
     parts = {name: modality.splits for name, modality in modalities.items()}
-    network = Ensemble.of([split.network for split in out_of_fold.splits], parts)
+    network = Ensemble.of([split.networks["fused"] for split in out_of_fold.splits], parts)
     return Final(modalities, network, len(members))
 
 
 def fits(recipe: Recipe, tables: int, folds: int) -> int:
     """Return how many networks a run fits, for its progress bar."""
     names = len(recipe.modalities)
-    if isinstance(recipe.fusion, LateStack):
-        each = names * (recipe.fusion.inner_folds + 1)
-    elif isinstance(recipe.fusion, LateMean):
-        each = names
-    else:
-        each = names + (names > 1) + (1 < tables < names)
-    return each * (folds + (recipe.final_model == "refit"))
+    inner = names * sum(stack.inner_folds for stack in stacks(recipe))
+    joint = sum(isinstance(fusion, Joint) for fusion in recipe.fusions.values()) * (names > 1)
+    own = isinstance(recipe.fusion, Joint)
+    each = names + inner + joint + (own and 1 < tables < names)
+    once = (
+        1 if own else names * (1 + (recipe.fusion.inner_folds if isinstance(recipe.fusion, LateStack) else 0))
+    )
+    return each * folds + once * (recipe.final_model == "refit")
 
 
 def scored(out_of_fold: OutOfFold, model: str) -> Bools:

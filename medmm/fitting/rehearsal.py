@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from medmm.arrays import Ints
-from medmm.fitting.candidates import Problem
+from medmm.fitting.candidates import Problem, stacks
 from medmm.fitting.crossval import fits
 from medmm.network.fusion import Stack
 from medmm.network.network import Network, unimodal
-from medmm.recipe import LateMean, LateStack
+from medmm.recipe import Joint
 
 STEPS = 3
 """Steps that are timed; the first pays for set-up and is left out."""
@@ -68,11 +68,9 @@ def rehearse(problem: Problem, folds: Ints, *, again: int = 0) -> Rehearsal:
         costs.append(Cost(name, modality.shape, count, len(have), _seconds_per_step(network, *batch)))
     outer = int(folds.max()) + 1
     share = (outer - 1) / outer
-    if isinstance(recipe.fusion, LateStack):
-        inner = recipe.fusion.inner_folds
-        repeats = (inner - 1) + 1  # each inner fit sees (inner - 1) / inner of the patients, the last one all
-    else:
-        repeats = 1 if isinstance(recipe.fusion, LateMean) else 2  # once alone, once in the joint network
+    # An inner fit sees (inner - 1) / inner of the patients; a joint network trains every encoder once more.
+    repeats = 1 + sum(stack.inner_folds - 1 for stack in stacks(recipe))
+    repeats += sum(isinstance(fusion, Joint) for fusion in recipe.fusions.values())
     repeats *= outer * (1 + again) + (recipe.final_model == "refit")
     steps = [np.ceil(cost.patients * share / settings.batch_size) * settings.epochs for cost in costs]
     seconds = sum(cost.seconds_per_step * n * repeats for cost, n in zip(costs, steps, strict=True))

@@ -17,7 +17,7 @@ from medmm.columns import Declared
 from medmm.errors import ConfigError
 from medmm.modality import Declaration, Modality, modality_class
 from medmm.modality import kinds as installed
-from medmm.recipe.choosing import Folds, Promotion
+from medmm.recipe.choosing import Comparison, Folds, Promotion, Routing
 from medmm.recipe.fusion import (
     Concat,
     Fusion,
@@ -25,6 +25,7 @@ from medmm.recipe.fusion import (
     LateMean,
     LateStack,
     check_modalities,
+    others,
 )
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "LateStack",
     "Promotion",
     "Recipe",
+    "Routing",
     "Threshold",
     "check_outcome",
     "cohort_folder",
@@ -70,18 +72,6 @@ class Fitting(Declared):
     select_share: Annotated[float | None, Field(gt=0, le=0.5)] = None
     patience: Count = 25
     imbalance: Literal["weights", "focal", "balanced", "none"] = "weights"
-
-
-class Comparison(Declared):
-    """How the fused model is compared with its rivals, out-of-fold.
-
-    Attributes:
-        margin: a gain in AUROC below this is of no clinical use; it separates "does not help" from
-            "cannot tell".
-    """
-
-    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
-    resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
 
 
 class Explanation(Declared):
@@ -122,6 +112,8 @@ class Recipe(Declared):
         modalities: per block of the cohort, the settings of its modality (``kind`` names it).
         folds: how often the training patients are divided.
         promotion: what makes a model the champion; without it, a run only ever makes a candidate.
+        routing: ``never_worse`` ships, beside the fused network, a submodel for each set of modalities on
+            whose patients it is surely better, out-of-fold; ``none`` scores everybody with the fused network.
         final_model: ``fold_ensemble`` keeps the outer folds' networks; ``refit`` fits one on everybody.
     """
 
@@ -141,9 +133,22 @@ class Recipe(Declared):
     explanation: Explanation = Explanation()
     folds: Folds = Folds()
     promotion: Promotion | None = None
+    routing: Routing = "none"
     threshold: Threshold | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     _folder: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_among_the_compared(cls, values: Any) -> Any:
+        """Drop the bare name of the recipe's own kind from the fusions compared: it is the own one."""
+        comparison = values.get("comparison") if isinstance(values, dict) else None
+        if not isinstance(comparison, dict) or not isinstance(comparison.get("fusions"), list | tuple):
+            return values
+        own = values.get("fusion", {"kind": "concat"})
+        kind = own.get("kind") if isinstance(own, dict) else getattr(own, "kind", None)
+        rest = [one for one in comparison["fusions"] if one not in (kind, {"kind": kind})]
+        return {**values, "comparison": {**comparison, "fusions": rest}}
 
     @model_validator(mode="after")
     def _several(self) -> Recipe:
@@ -152,9 +157,17 @@ class Recipe(Declared):
                 f"fusion `{self.fusion.kind}` joins several modalities, and there is only"
                 f" {', '.join(self.modalities)}; name another one, or leave `fusion` out"
             )
+        if len(self.modalities) < 2 and (self.comparison.fusions or self.routing != "none"):
+            key = "comparison.fusions" if self.comparison.fusions else "routing"
+            raise ValueError(f"`{key}` chooses between networks of several modalities; leave it out")
+        taken = sorted({"tables", *self.fusions} & set(self.modalities))
+        if taken:
+            raise ValueError(f"a modality cannot be called {taken[0]!r}, as a model of this run is")
         kinds = {name: block["kind"] for name, block in self.modalities.items()}
         if set(kinds.values()) <= set(installed()):  # an unknown kind is refused where it is built
-            check_modalities(self.fusion, {name: modality_class(kind).gives for name, kind in kinds.items()})
+            gives = {name: modality_class(kind).gives for name, kind in kinds.items()}
+            for fusion in self.fusions.values():
+                check_modalities(fusion, gives)
         return self
 
     @model_validator(mode="after")
@@ -167,6 +180,11 @@ class Recipe(Declared):
     @classmethod
     def _weighed(cls, named: Any) -> Any:
         return dict.fromkeys(named, 1.0) if isinstance(named, list | tuple) else named
+
+    @property
+    def fusions(self) -> dict[str, Fusion]:
+        """Every fusion that is fitted, by the name of its model: "fused" is the recipe's own."""
+        return {"fused": self.fusion, **others(self.fusion, self.comparison.fusions)}
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -237,7 +255,7 @@ def check_outcome(recipe: Recipe, spec: CohortSpec) -> None:
             raise ConfigError(f"recipe {recipe.name}: the cohort has no outcome {name!r}; it has {known}")
     kinds = [spec.outcomes[name].kind for name in recipe.asked]
     plain = kinds == ["binary"]
-    if isinstance(recipe.fusion, LateStack) and not plain:
+    if any(isinstance(fusion, LateStack) for fusion in recipe.fusions.values()) and not plain:
         raise ConfigError(
             f"recipe {recipe.name}: fusion `late_stack` regresses one binary outcome, and"
             f" {', '.join(recipe.asked)} asks for more; take `late_mean` or `concat`"
@@ -247,8 +265,13 @@ def check_outcome(recipe: Recipe, spec: CohortSpec) -> None:
             f"recipe {recipe.name}: a `threshold` is of a binary outcome, and {', '.join(recipe.asked)}"
             " is none; leave it out"
         )
-    if not plain and (recipe.promotion is not None or recipe.folds.repeats not in (1, "auto")):
-        key = "promotion" if recipe.promotion is not None else "folds.repeats"
+    judging = {
+        "promotion": recipe.promotion is not None,
+        "routing": recipe.routing != "none",
+        "folds.repeats": recipe.folds.repeats not in (1, "auto"),
+    }
+    if not plain and any(judging.values()):
+        key = next(name for name, asked in judging.items() if asked)
         raise ConfigError(
             f"recipe {recipe.name}: `{key}` judges one binary outcome, and {', '.join(recipe.asked)} asks for"
             " more; leave it out"

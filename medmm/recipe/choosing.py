@@ -1,18 +1,44 @@
-"""The blocks ``folds`` and ``promotion`` of a recipe: how a model is chosen, and what makes it champion."""
+"""What a recipe says of choosing: ``comparison``, ``folds``, ``routing`` and ``promotion``."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from medmm.columns import Declared
+from medmm.recipe.fusion import Fusion
 
 FEW_EVENTS = 50
 """Events below which one division into folds is no figure to rest on (rules of fusion)."""
 
 AUTO_REPEATS = 3
 """Repeats below :data:`FEW_EVENTS` where a recipe does not say."""
+
+
+Routing = Literal["none", "never_worse"]
+"""Who is scored by what: everybody by the fused network, or by what is surely better on their modalities."""
+
+
+class Comparison(Declared):
+    """What the fused model is compared with, and how, out-of-fold.
+
+    Attributes:
+        margin: a gain in AUROC below this is of no clinical use; it separates "does not help" from
+            "cannot tell".
+        fusions: further fusions, each fitted on the same folds: kinds, or whole blocks as under ``fusion``.
+    """
+
+    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0.02
+    resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
+    fusions: Annotated[tuple[Fusion, ...], Field(max_length=24)] = ()
+
+    @field_validator("fusions", mode="before")
+    @classmethod
+    def _by_kind(cls, given: Any) -> Any:
+        if not isinstance(given, list | tuple):
+            return given
+        return [{"kind": one} if isinstance(one, str) else one for one in given]
 
 
 class Folds(Declared):

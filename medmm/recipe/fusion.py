@@ -5,7 +5,7 @@ What each kind is, with its source, stands in :mod:`medmm.network.fusion`; which
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -231,3 +231,17 @@ def check_modalities(fusion: Joint | LateMean | LateStack, gives: Mapping[str, t
         raise ValueError(
             f"fusion `{fusion.kind}` weighs {unknown[0]!r}, which the recipe does not have; it has {names}"
         )
+
+
+def others(own: Fusion, asked: Sequence[Fusion]) -> dict[str, Fusion]:
+    """Return the fusions that are fitted beside the recipe's own, by name: the kind, numbered if taken.
+
+    A block that stands twice is one model.
+    """
+    found: dict[str, Fusion] = {}
+    for fusion in asked:
+        if fusion == own or fusion in found.values():
+            continue
+        earlier = sum(other.kind == fusion.kind for other in (own, *found.values()))
+        found[f"{fusion.kind}_{earlier + 1}" if earlier else fusion.kind] = fusion
+    return found

@@ -91,8 +91,8 @@ def test_what_is_fitted_never_sees_the_test_fold(tmp_path):
         other.rows["records"][index]["age"] = Value(500.0, text="500")
     first, second = (fit_split(given, train, test, "fold0") for given in (one, other))
     assert first.modalities["records"].state() == second.modalities["records"].state()
-    weights = second.network.state_dict()
-    assert all((value == weights[key]).all() for key, value in first.network.state_dict().items())
+    weights = second.networks["fused"].state_dict()
+    assert all((value == weights[key]).all() for key, value in first.networks["fused"].state_dict().items())
 
 
 def test_a_class_too_small_for_inner_folds_is_refused(tmp_path):
@@ -117,7 +117,7 @@ def test_the_final_network_scores_as_its_members_do(tmp_path, final):
         assert whole.members == 1
         return
     members = [
-        predict(split.network, given.fitted(np.flatnonzero(folds != fold))[1], np.arange(10))
+        predict(split.networks["fused"], given.fitted(np.flatnonzero(folds != fold))[1], np.arange(10))
         for fold, split in enumerate(found.splits)
     ]
     assert logits == pytest.approx(np.mean(members, axis=0), abs=1e-5)
