@@ -7,6 +7,8 @@
       weights.safetensors    the torch weights, for image gradients
       encoders/<name>.onnx   the same networks for scoring
       fusion.onnx
+      submodels/<pattern>/   what scores the patients of one set of modalities in place of the fused network:
+                             its fusion, calibration, reference, and the encoders that lie nowhere else
       reference/             centroids of the training population, for explanation
       metrics.json           out-of-fold figures with intervals, verdict, sanity gate
       MODEL_CARD.md
@@ -24,7 +26,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +45,43 @@ _FIELDS = TypeAdapter(dict[str, FieldSpec])
 _RESULTS = TypeAdapter(dict[str, ResultSpec])
 
 
+class Submodel(Declared):
+    """The network that scores the patients who have exactly some modalities, in place of the fused one.
+
+    Attributes:
+        pattern: these modalities.
+        model: its name among the models that were compared.
+        uses: modalities that its logit depends on.
+        fusion: its kind and options.
+        encoders: per modality of the bundle, the folder in the bundle that holds its encoder: "" is the
+            bundle itself.
+        calibrated_on: patients of the pattern, on whom its own calibration was fitted.
+        positives: of them, with the event.
+        reference_digest: as of the bundle.
+        evaluations: as of the bundle.
+    """
+
+    pattern: tuple[str, ...]
+    model: str
+    uses: tuple[str, ...]
+    fusion: dict[str, Any]
+    encoders: dict[str, str]
+    calibrated_on: int
+    positives: int
+    reference_digest: str
+    evaluations: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The pattern as one word."""
+        return "+".join(self.pattern)
+
+    @property
+    def folder(self) -> str:
+        """Its place in the bundle."""
+        return f"submodels/{self.name}"
+
+
 class Description(Declared):
     """What a bundle says of itself (``bundle.json``).
 
@@ -58,9 +97,11 @@ class Description(Declared):
         threshold: calibrated risk at and above which the decision is "positive", or None.
         reference_digest: names the local file with the full reference population.
         evaluations: runs of the fusion that a game of an explanation may cost; None where it is exact.
+        submodels: what scores some patients in place of the fused network; a shared encoder lies with an
+            earlier one.
     """
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     medmm_version: str
     created: str
     name: str
@@ -90,6 +131,7 @@ class Description(Declared):
     seed: int
     reference_digest: str
     evaluations: int | None = None
+    submodels: tuple[Submodel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +142,7 @@ class Bundle:
         sha256: hash of the manifest; it names the bundle and never changes.
         modalities: fitted, each standing for all members of the ensemble.
         calibrations: per outcome.
+        routed: per submodel, by its name, the same of its own.
         metrics: the figures measured when it was trained.
     """
 
@@ -109,6 +152,7 @@ class Bundle:
     modalities: Mapping[str, Modality]
     calibrations: Mapping[str, Calibration]
     metrics: Mapping[str, Any]
+    routed: Mapping[str, Mapping[str, Calibration]] = field(default_factory=dict)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -203,17 +247,20 @@ def load(folder: Path) -> Bundle:
         description = Description.model_validate(_read_json(folder / "bundle.json"))
         preprocess = _read_json(folder / "preprocess.json")
         modalities = {name: _restore(name, preprocess[name]) for name in description.modalities}
-        stored = _read_json(folder / "calibration.json")
-        calibrations = {
-            task["name"]: calibration_from_json(stored[task["name"]]) for task in description.tasks
-        }
+        calibrations = _calibrations(folder, description)
+        routed = {one.name: _calibrations(folder / one.folder, description) for one in description.submodels}
         metrics = _read_json(folder / "metrics.json")
     except (KeyError, TypeError, ValidationError, json.JSONDecodeError) as error:
         kind = type(error).__name__
         raise BundleError(
             f"bundle {folder.name} was written by another version of medmm ({kind}); train anew"
         ) from error
-    return Bundle(folder, sha256, description, modalities, calibrations, metrics)
+    return Bundle(folder, sha256, description, modalities, calibrations, metrics, routed)
+
+
+def _calibrations(folder: Path, description: Description) -> dict[str, Calibration]:
+    stored = _read_json(folder / "calibration.json")
+    return {task["name"]: calibration_from_json(stored[task["name"]]) for task in description.tasks}
 
 
 def _restore(name: str, entry: Mapping[str, Any]) -> Modality:

@@ -22,6 +22,7 @@ from medmm.fitting.preflight import preflight
 from medmm.fitting.promotion import Decision, decide
 from medmm.fitting.repeats import notice as few_events
 from medmm.fitting.repeats import over_repeats
+from medmm.fitting.routing import Routing
 from medmm.outcome import Task
 from medmm.recipe import Recipe
 from medmm.report import plots
@@ -42,6 +43,11 @@ class Choice:
     judgements: Mapping[str, Judgement]
     evidence: Evidence | None
     decision: Decision | None
+
+    @property
+    def routing(self) -> Routing | None:
+        """Which network scores whom; None where the recipe does not route."""
+        return self.evidence.routing if self.evidence else None
 
     def to_json(self) -> dict[str, Any]:
         """Return what is added to metrics.json."""
@@ -106,9 +112,11 @@ def notice(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient], again: i
     return "" if rarer is None else few_events(rarer, 1 + again)
 
 
-def said(decision: Decision | None, told: str) -> list[str]:
-    """Return what a terminal says of few events and of the alias."""
+def said(decision: Decision | None, told: str, routing: Routing | None = None) -> list[str]:
+    """Return what a terminal says of few events, of who is scored by what, and of the alias."""
     lines = [f"notice   {told}"] if told else []
+    if routing:
+        lines += [f"routing  patients with {route.pattern}: {route.sentence()}" for route in routing.routes]
     return lines + ([f"alias    {decision.sentence()}"] if decision else [])
 
 

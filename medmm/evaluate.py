@@ -34,10 +34,12 @@ def evaluate(
     scorer = Scorer(loaded, linked.declarations)
     patients, opening = open_held_out(loaded, linked)
     logits = np.full((len(patients), width(loaded.tasks)), np.nan)
+    routes = [scorer.fused] * len(patients)
     for done, patient in enumerate(patients):
         observed = scorer.observe(patient)
         if not scorer.refusal(observed):
-            logits[done] = scorer.logits(scorer.encode(observed))
+            encoded = scorer.encode(observed)
+            routes[done], logits[done] = encoded.route, scorer.logits(encoded)
         if progress:
             progress("scoring", done + 1, len(patients))
     found = []
@@ -45,15 +47,19 @@ def evaluate(
         labels = np.array([patient.targets.get(task.name, np.nan) for patient in patients], dtype=np.float64)
         own = part(logits if logits.shape[1] > 1 else logits[:, 0], loaded.tasks, index)
         found += [f"outcome      {task.name}"] if len(loaded.tasks) > 1 else []
-        found += _lines(loaded, task, own, labels)
+        found += _lines(loaded, task, (own, scorer.calibrated(task, own, routes)), labels)
     return [*found, f"this was opening {opening} of the held-out patients by this bundle"]
 
 
-def _lines(bundle: Bundle, task: Task, logits: Float64, labels: Float64) -> list[str]:
-    """Return the figures of one outcome, on the held-out patients with a label of it."""
-    labelled = np.isfinite(labels)
+def _lines(bundle: Bundle, task: Task, found: tuple[Float64, Float64], labels: Float64) -> list[str]:
+    """Return the figures of one outcome, on the held-out patients with a label of it.
+
+    Args:
+        found: uncalibrated and calibrated logits; NaN of whoever was refused.
+    """
+    logits, labelled = found[0], np.isfinite(labels)
     rows = scored(logits) & labelled
-    truth, calibrated = labels[rows], bundle.calibrations[task.name].apply(logits[rows])
+    truth, calibrated = labels[rows], found[1][rows]
     head = f"held out {labelled.sum()} = {rows.sum()} scored + {(labelled & ~rows).sum()} refused"
     events = int((truth > 0).sum())
     if task.kind == "binary":

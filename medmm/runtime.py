@@ -27,13 +27,15 @@ class Runtime:
 
     Args:
         folder: holds ``fusion.onnx`` and ``encoders/<name>.onnx`` (:mod:`medmm.network.export`).
+        shared: per modality whose encoder is another runtime's, that one.
 
     Raises:
         BundleError: if a graph is missing or damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, shared: Mapping[str, Runtime] | None = None) -> None:
         self._folder = folder
+        self._shared = dict(shared or {})
         self._encoders: dict[str, Any] = {}
 
     @cached_property
@@ -117,6 +119,8 @@ class Runtime:
     def _encoder(self, name: str) -> Any:
         if name not in self.widths:
             raise DataError(f"the network has no modality {name!r}; it has {', '.join(self.names)}")
+        if name in self._shared:
+            return self._shared[name]._encoder(name)
         if name not in self._encoders:
             self._encoders[name] = _session(self._folder / "encoders" / f"{name}.onnx")
         return self._encoders[name]

@@ -205,10 +205,12 @@ class Score:
     Attributes:
         status: "scored", or "refused".
         reason: why a patient was refused; empty when scored.
-        modalities: per modality, "used" or the reason of its absence.
+        modalities: per modality, "used", "not_in_submodel" (there, and not looked at) or the reason of its
+            absence.
         as_of_days: per field, the offset of the value used, in days.
         undated: number of values and series used without a date.
         warnings: out-of-range values, unseen categories and the like, without patient data.
+        submodel: the set of modalities whose own network scored the patient; empty of the fused network.
     """
 
     subject_id: str
@@ -220,6 +222,7 @@ class Score:
     as_of_days: Mapping[str, float | None] = field(default_factory=dict)
     undated: int = 0
     warnings: tuple[str, ...] = ()
+    submodel: str = ""
 
 
 @dataclass(frozen=True, slots=True)

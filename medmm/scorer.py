@@ -6,7 +6,7 @@ A patient is scored alone even when a whole cohort is, so a score cannot depend 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from medmm.arrays import Bools, Float32, Float64
-from medmm.bundle import Bundle
+from medmm.bundle import Bundle, Submodel
 from medmm.calibration import Calibration
 from medmm.cohort.site import site_mark
 from medmm.columns import ImageSpec, NotesSpec
@@ -65,11 +65,36 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """What scores a patient: the fused network, or the submodel of exactly the patient's modalities.
+
+    Attributes:
+        name: of the submodel; empty of the fused network.
+        runtime: its graphs.
+        calibrations: per outcome.
+        uses: modalities that its logit depends on.
+        submodel: what the bundle says of it; None of the fused network.
+    """
+
+    name: str
+    runtime: Runtime
+    calibrations: Mapping[str, Calibration]
+    uses: tuple[str, ...]
+    submodel: Submodel | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Encoded:
-    """A patient's embeddings ``[width]`` per modality (zeros where absent) and presence ``[modality]``."""
+    """A patient's embeddings ``[width]`` per modality, zeros where absent.
+
+    Attributes:
+        present: ``[modality]``.
+        route: whose embeddings they are.
+    """
 
     embeddings: Mapping[str, Float32]
     present: Bools
+    route: Route
 
 
 class Scorer:
@@ -86,7 +111,8 @@ class Scorer:
     def __init__(self, bundle: Bundle, declarations: Mapping[str, Declaration]) -> None:
         check_contract(bundle, declarations)
         self.bundle = bundle
-        self.runtime = Runtime(bundle.folder)
+        self.fused = Route("", Runtime(bundle.folder), bundle.calibrations, bundle.description.modalities)
+        self.routes = {frozenset(route.name.split("+")): route for route in _routes(bundle, self.fused)}
 
     def observe(self, patient: Patient) -> Observed:
         """Read and transform every modality of one patient; a refused series is an absence."""
@@ -119,21 +145,25 @@ class Scorer:
             warnings += modality.warnings(loaded[name])
         return Observed(patient, loaded, inputs, rows, absent, tuple(warnings))
 
+    def route(self, observed: Observed) -> Route:
+        """Return what scores one patient, by what could be read of the patient."""
+        return self.routes.get(frozenset(observed.inputs), self.fused)
+
     def encode(self, observed: Observed) -> Encoded:
         """Return the embeddings of one patient."""
-        names = self.bundle.description.modalities
+        route, names = self.route(observed), self.bundle.description.modalities
         embeddings = {
-            name: self.runtime.encode(name, observed.inputs[name][np.newaxis])[0]
-            if name in observed.inputs
-            else np.zeros(self.runtime.widths[name], np.float32)
+            name: route.runtime.encode(name, observed.inputs[name][np.newaxis])[0]
+            if name in observed.inputs and name in route.uses
+            else np.zeros(route.runtime.widths[name], np.float32)
             for name in names
         }
-        return Encoded(embeddings, np.array([name in observed.inputs for name in names], dtype=bool))
+        return Encoded(embeddings, np.array([name in observed.inputs for name in names]), route)
 
     def logits(self, encoded: Encoded) -> Float64:
-        """Return one patient's uncalibrated logits ``[output]``: the record that all else must agree with."""
+        """Return the uncalibrated logits ``[output]``: the record that all else must agree with."""
         batch = {name: values[np.newaxis] for name, values in encoded.embeddings.items()}
-        logits = np.atleast_1d(self.runtime.fuse(batch, encoded.present[np.newaxis])[0])
+        logits = np.atleast_1d(encoded.route.runtime.fuse(batch, encoded.present[np.newaxis])[0])
         if not np.isfinite(logits).all():
             raise BundleError("the network gives no finite logit; the bundle is damaged")
         return np.asarray(logits, dtype=np.float64)
@@ -152,14 +182,16 @@ class Scorer:
         """Score one patient; whoever cannot be scored gets a row with the reason."""
         observed = self.observe(patient)
         reason = self.refusal(observed)
-        outcomes = {} if reason else self.outcomes(self.logits(self.encode(observed)))
+        route = self.fused if reason else self.route(observed)
+        outcomes = {} if reason else self.outcomes(self.logits(self.encode(observed)), route)
         return Score(
             subject_id=patient.subject_id,
             status="refused" if reason else "scored",
             reason=reason,
             outcomes=outcomes,
             modalities={
-                name: observed.absent.get(name, "used") for name in self.bundle.description.modalities
+                name: observed.absent.get(name, "used" if name in route.uses else "not_in_submodel")
+                for name in self.bundle.description.modalities
             },
             bundle_sha256=self.bundle.sha256,
             as_of_days=_as_of(observed),
@@ -167,6 +199,7 @@ class Scorer:
                 _undated(source) for name, source in patient.sources.items() if name in observed.inputs
             ),
             warnings=observed.warnings + ((TRAINED_ON,) if self.trained(patient) else ()),
+            submodel=route.name,
         )
 
     def trained(self, patient: Patient) -> bool | None:
@@ -191,19 +224,50 @@ class Scorer:
                 return f"{name} is required: {observed.absent[name]}"
         return "" if observed.inputs else "no_data"
 
-    def outcomes(self, logits: Float64) -> dict[str, Outcome]:
-        """Return every outcome of one patient's logits ``[output]``."""
+    def outcomes(self, logits: Float64, route: Route | None = None) -> dict[str, Outcome]:
+        """Return every outcome of one patient's logits ``[output]``, by default of the fused network."""
+        calibrations = (route or self.fused).calibrations
         found, tasks = {}, self.bundle.tasks
         for index, task in enumerate(tasks):
             own = logits if width(tasks) == 1 else part(logits[None], tasks, index)[0]
             own = np.asarray(own[0]) if own.ndim and task.outputs == 1 else own
             threshold = self.bundle.description.threshold_of(task.name)
-            found[task.name] = outcome_of(task, own, self.bundle.calibrations[task.name], threshold)
+            found[task.name] = outcome_of(task, own, calibrations[task.name], threshold)
         return found
 
-    def outcome(self, logit: float) -> Outcome:
+    def outcome(self, logit: float, route: Route | None = None) -> Outcome:
         """Return the calibrated outcome of a logit of a bundle with one binary outcome."""
-        return self.outcomes(np.array([logit]))[self.bundle.description.outcome]
+        return self.outcomes(np.array([logit]), route)[self.bundle.description.outcome]
+
+    def calibrated(self, task: Task, logits: Float64, routes: Sequence[Route]) -> Float64:
+        """Return the calibrated logits of several patients, each by what scored the patient.
+
+        Args:
+            task: the outcome.
+            logits: its uncalibrated ones, ``[patient]`` or ``[patient, output]``.
+            routes: per patient.
+        """
+        if not self.routes:
+            return np.asarray(self.bundle.calibrations[task.name].apply(logits))
+        own = [route.calibrations[task.name].apply(row) for route, row in zip(routes, logits, strict=True)]
+        return np.array(own, dtype=np.float64)
+
+
+def _routes(bundle: Bundle, fused: Route) -> Iterator[Route]:
+    """Open the submodels; an encoder that lies elsewhere is shared with the runtime that opened it.
+
+    Raises:
+        BundleError: if a submodel names a folder that holds none.
+    """
+    runtimes = {"": fused.runtime}
+    for own in bundle.description.submodels:
+        elsewhere = {name: folder for name, folder in own.encoders.items() if folder != own.folder}
+        unknown = sorted(set(elsewhere.values()) - set(runtimes))
+        if unknown:
+            raise BundleError(f"submodel {own.name} takes an encoder of {unknown[0]!r}, which is none")
+        shared = {name: runtimes[folder] for name, folder in elsewhere.items()}
+        runtimes[own.folder] = Runtime(bundle.folder / own.folder, shared=shared)
+        yield Route(own.name, runtimes[own.folder], bundle.routed[own.name], own.uses, own)
 
 
 def outcome_of(task: Task, logits: Float64, calibration: Calibration, threshold: float | None) -> Outcome:

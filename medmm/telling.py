@@ -23,6 +23,7 @@ from medmm.fitting.candidates import Problem
 from medmm.fitting.crossval import OutOfFold
 from medmm.fitting.judgement import Judgement
 from medmm.fitting.promotion import Decision
+from medmm.fitting.routing import Routing
 from medmm.outcome import Task
 from medmm.recipe import Recipe
 from medmm.report import plots
@@ -76,6 +77,7 @@ class Trained:
     judgements: Mapping[str, Judgement]
     decision: Decision | None = None
     notice: str = ""
+    routing: Routing | None = None
 
     @property
     def judgement(self) -> Judgement:
@@ -239,7 +241,7 @@ def summary(trained: Trained) -> list[str]:
         lines.append(
             judgement.verdict.sentence() if judgement.verdict else "no image to judge, or nothing beside it"
         )
-    lines += choosing.said(trained.decision, trained.notice)
+    lines += choosing.said(trained.decision, trained.notice, trained.routing)
     lines.append(f"report   {trained.run / 'training.html'}")
     lines += [f"bundle   {trained.bundle}", f"sha256   {trained.sha256}"]
     return lines

@@ -120,7 +120,7 @@ def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress
             run=run,
             spec=planned.spec,
             cohort_digest=planned.cohort.digest,
-            chosen=choice.to_json(),
+            chosen=choice,
         )
         page = run / "training.html"
         write_page(render_training(training_page(planned, out_of_fold, choice, sha256, notices)), page)
@@ -130,7 +130,8 @@ def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress
         tracked.text("training.html", page.read_text())
         if worst is not None:
             choosing.register(tracked, run / "bundle", recipe.name, choice.decision)
-    return Trained(run, run / "bundle", sha256, choice.judgements, choice.decision, planned.notice)
+    told = (choice.decision, planned.notice, choice.routing)
+    return Trained(run, run / "bundle", sha256, choice.judgements, *told)
 
 
 def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> list[str]:

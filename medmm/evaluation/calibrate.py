@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from medmm.arrays import Float64
+from medmm.arrays import Float64, Ints
 from medmm.calibration import Platt, sigmoid
 from medmm.evaluation.discrimination import NORMAL_95
 from medmm.evaluation.resampling import Estimate, checked_folds, checked_labels, checked_scores
@@ -95,6 +95,21 @@ def cross_fitted(logits: npt.ArrayLike, labels: npt.ArrayLike, folds: npt.ArrayL
         own = groups == fold
         calibrated[own] = fit_platt(values[~own], truth[~own]).apply(values[own])
     return calibrated
+
+
+def calibrated_by_repeat(logits: Float64, labels: Float64, folds: Ints) -> Float64:
+    """Return log-odds calibrated by the other folds of the same repeat, ``[repeat, patient]``; NaN stays.
+
+    Args:
+        logits: ``[repeat, patient]``, NaN where a model cannot score the patient.
+        labels: ``[patient]``, 0 or 1.
+        folds: ``[repeat, patient]``.
+    """
+    found = np.full(logits.shape, np.nan)
+    for repeat, (own, of) in enumerate(zip(logits, folds, strict=True)):
+        known = np.isfinite(own)
+        found[repeat, known] = cross_fitted(own[known], labels[known], of[known])
+    return found
 
 
 def agreement(labels: npt.ArrayLike, logits: npt.ArrayLike) -> Agreement:

@@ -87,6 +87,11 @@ def auroc_of_repeats(labels: Bools, scores: Float64, folds: Ints) -> Measure:
     return averaged([auroc_measure(labels, one, of) for one, of in zip(scores, folds, strict=True)])
 
 
+def less(one: Measure, other: Measure) -> Measure:
+    """Return the difference of two measures on the same patient weights."""
+    return lambda weights: np.asarray(one(weights) - other(weights))
+
+
 def delong_difference(
     labels: npt.ArrayLike, one: npt.ArrayLike, other: npt.ArrayLike, folds: npt.ArrayLike | None = None
 ) -> DeLong:

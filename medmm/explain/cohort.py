@@ -114,12 +114,15 @@ def _held_out(explainer: Explainer, cohort: Cohort, progress: Progress | None) -
     patients, _ = open_held_out(explainer.bundle, cohort)
     observed, logits = _observed(explainer, patients, progress)
     scored = [index for index, logit in enumerate(logits) if np.isfinite(logit)]
+    scorer, seen = explainer.scorer, [observed[index] for index in scored]
+    calibrated = scorer.calibrated(explainer.bundle.tasks[0], logits[scored], [*map(scorer.route, seen)])
     return Judged(
         patients=[patients[index] for index in scored],
-        observed=[observed[index] for index in scored],
+        observed=seen,
         labels=np.array([patients[index].targets[outcome] for index in scored]),
-        raw=logits[scored],
-        logits=np.asarray(explainer.bundle.calibration.apply(logits[scored])),
+        # Logits of several networks have one scale only once they are calibrated.
+        raw=calibrated if scorer.routes else logits[scored],
+        logits=calibrated,
         folds=np.zeros(len(scored), dtype=np.int64),
         rivals={},
     )
@@ -176,7 +179,8 @@ def _explained(
     explained = []
     for done, index in enumerate(np.sort(order)):
         found = judged.observed[index]
-        explained.append((found, explainer.explain(found, explainer.centroids)))
+        centroids = explainer.centroids_of(explainer.scorer.route(found))
+        explained.append((found, explainer.explain(found, centroids)))
         if progress:
             progress("explaining", done + 1, count)
     return explained

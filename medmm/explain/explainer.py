@@ -28,11 +28,14 @@ from medmm.modality import Declaration
 from medmm.outcome import Component
 from medmm.runtime import Runtime
 from medmm.sample import Attribution
-from medmm.scorer import Observed, Scorer
+from medmm.scorer import Observed, Route, Scorer
 
 if TYPE_CHECKING:
     from medmm.attribution.image import ImageMap
     from medmm.network.network import Network
+
+
+UNSEEN = "the submodel that scores patients with these modalities does not look at it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +64,14 @@ class Explained:
         modalities: shares of the modalities.
         fields: per table that is present, shares of its fields and of the other modalities.
         receipts: per attribution, by how much it misses the logit.
+        route: what scored the patient.
     """
 
     logit: float
     modalities: Attribution
     fields: Mapping[str, Attribution]
     receipts: Mapping[str, float]
+    route: Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,45 +101,76 @@ class Explainer:
         self.bundle = bundle
         self.scorer = Scorer(bundle, declarations)
         self.first = self.scorer.components[0]
-        self.model = self.model_of(self.first)
+        self._references: dict[str, Reference] = {}
+        self._centroids: dict[str, Reference] = {}
+        self._networks: dict[str, Network] = {}
 
-    def model_of(self, component: Component) -> BatchedRuntime:
-        """Return the networks whose logit is one component."""
-        return BatchedRuntime(self.scorer.runtime, component.direction)
+    def model_of(self, component: Component, route: Route | None = None) -> BatchedRuntime:
+        """Return the networks whose logit is one component; by default the fused ones."""
+        return BatchedRuntime((route or self.scorer.fused).runtime, component.direction)
 
     @property
     def description(self) -> Description:
         """What the bundle says of itself."""
         return self.bundle.description
 
-    @cached_property
+    @property
     def reference(self) -> Reference:
-        """The population that every share is measured against."""
-        file = self.bundle.folder.parent / "local" / "population.safetensors"
+        """The population that every share of the fused network is measured against."""
+        return self.reference_of(self.scorer.fused)
+
+    @property
+    def centroids(self) -> Reference:
+        """The reference of the fused network that travels with the bundle."""
+        return self.centroids_of(self.scorer.fused)
+
+    def reference_of(self, route: Route) -> Reference:
+        """Return the population that the shares of one network are measured against."""
+        if route.name not in self._references:
+            self._references[route.name] = self._reference(route)
+        return self._references[route.name]
+
+    def centroids_of(self, route: Route) -> Reference:
+        """Return the reference that travels with the bundle: means of at least 11 patients each."""
+        if route.name not in self._centroids:
+            folder = self.bundle.folder / (route.submodel.folder if route.submodel else "")
+            arrays = load_file(folder / "reference" / "centroids.safetensors")
+            self._centroids[route.name] = from_arrays(arrays, self.description.modalities, "centroids")
+        return self._centroids[route.name]
+
+    def _reference(self, route: Route) -> Reference:
+        name = f"population-{route.name}" if route.name else "population"
+        digest = (route.submodel or self.description).reference_digest
+        file = self.bundle.folder.parent / "local" / f"{name}.safetensors"
         try:
             whole = from_arrays(load_file(file), self.description.modalities, "population")
         except (OSError, SafetensorError, BundleError, DataError):
-            return self.centroids
-        if whole.digest != self.description.reference_digest:
-            return self.centroids
+            return self.centroids_of(route)
+        if whole.digest != digest:
+            return self.centroids_of(route)
         return medoids(whole, seed=self.description.seed)
 
-    @cached_property
-    def centroids(self) -> Reference:
-        """The reference that travels with the bundle: means of at least 11 patients each."""
-        arrays = load_file(self.bundle.folder / "reference" / "centroids.safetensors")
-        return from_arrays(arrays, self.description.modalities, "centroids")
-
-    @cached_property
+    @property
     def base_error(self) -> float:
-        """Error of the base in log-odds: sampling error of medoids, distance of centroids, 0 otherwise.
+        """The error of the fused network's base; see :meth:`base_error_of`."""
+        return self.base_error_of(self.scorer.fused)
+
+    def base_error_of(self, route: Route) -> float:
+        """Error of a base in log-odds: sampling error of medoids, distance of centroids, 0 otherwise.
 
         The distance of centroids is that of their base from the whole population's, measured in training.
         """
-        if self.reference.kind == "centroids":
-            bases = self.bundle.metrics["reference_bases"][self.first.name]
+        reference = self.reference_of(route)
+        if reference.kind == "centroids":
+            bases = self._measured(route)["reference_bases"][self.first.name]
             return float(abs(bases["centroids"] - bases["population"]))
-        return base_and_error(self.model, self.reference)[1]
+        return base_and_error(self.model_of(self.first, route), reference)[1]
+
+    def _measured(self, route: Route) -> Mapping[str, Any]:
+        """Return what was measured of one network when the bundle was made."""
+        metrics = self.bundle.metrics
+        found: Mapping[str, Any] = metrics["submodels"][route.name] if route.name else metrics
+        return found
 
     @cached_property
     def training(self) -> OutOfFoldRecord | None:
@@ -151,37 +187,39 @@ class Explainer:
             logits=as_logits,
         )
 
-    @cached_property
+    @property
     def network(self) -> Network:
-        """The torch network of the bundle."""
-        from medmm.network.network import build
-        from medmm.network.weights import load_weights
+        """The torch network of the bundle: the fused one."""
+        return self.network_of(self.scorer.fused)
 
-        description = self.description
-        network = build(
-            self.bundle.modalities,
-            description.fusion["kind"],
-            description.fusion["options"],
-            members=description.members if description.final_model == "fold_ensemble" else 0,
-        )
-        load_weights(network, self.bundle.folder / "weights.safetensors")
-        return network.eval()
+    def network_of(self, route: Route) -> Network:
+        """Return the torch network that scores by one route."""
+        if route.name not in self._networks:
+            from medmm.network.sealed import load_network
+
+            self._networks[route.name] = load_network(self.bundle, route.submodel)
+        return self._networks[route.name]
 
     def explain(
         self, observed: Observed, reference: Reference | None = None, component: Component | None = None
     ) -> Explained:
         """Take one component of a patient's logits apart, by default the first, and check the sum.
 
+        Args:
+            observed: the patient.
+            reference: as the network embeds it that scores the patient (:meth:`reference_of`).
+            component: of the logits.
+
         Raises:
             ExplanationError: if an attribution misses the scored logit by more than 1e-5.
         """
-        reference = reference or self.reference
+        route = self.scorer.route(observed)
+        reference = reference or self.reference_of(route)
         encoded = self.encoded(observed)
         asked = component or self.first
-        model = self.model_of(asked)
+        model = self.model_of(asked, route)
         logit = self.scorer.logit(self.scorer.encode(observed), asked)
-        outcome = asked.name
-        budget = Budget(seed=self.description.seed, runs=self.description.evaluations)
+        outcome, budget = asked.name, self._budget(route)
         shares = modality_attribution(model, encoded, reference, outcome=outcome, budget=budget)
         fields = {
             name: field_attribution(
@@ -197,17 +235,20 @@ class Explainer:
             if name in observed.inputs and modality.players()
         }
         receipts = {part.component: receipt(part, logit) for part in (shares, *fields.values())}
-        return Explained(logit, shares, fields, receipts)
+        return Explained(logit, shares, fields, receipts, route)
+
+    def _budget(self, route: Route) -> Budget:
+        return Budget(seed=self.description.seed, runs=(route.submodel or self.description).evaluations)
 
     def shares(self, observed: Observed, component: Component) -> Attribution:
         """Return the shares of the modalities in one component, against the centroids; checked as above."""
-        budget = Budget(seed=self.description.seed, runs=self.description.evaluations)
+        route = self.scorer.route(observed)
         found = modality_attribution(
-            self.model_of(component),
+            self.model_of(component, route),
             self.encoded(observed),
-            self.centroids,
+            self.centroids_of(route),
             outcome=component.name,
-            budget=budget,
+            budget=self._budget(route),
         )
         receipt(found, self.scorer.logit(self.scorer.encode(observed), component))
         return found
@@ -227,14 +268,19 @@ class Explainer:
         from medmm.network.network import weighed
 
         asked = component or self.first
-        network = weighed(self.network, asked.direction.tolist())
+        network = weighed(self.network_of(self.scorer.route(observed)), asked.direction.tolist())
         present = np.array([other in observed.inputs for other in self.description.modalities])
         found = integrated_gradients(network, observed.inputs, present, name)
         check_agreement(found, self.scorer.logit(self.scorer.encode(observed), asked))
         return found
 
-    def gate(self, name: str, component: Component | None = None) -> Mapping[str, Any]:
-        """Return what the sanity battery found for one image and component when the bundle was made."""
+    def gate(
+        self, name: str, component: Component | None = None, route: Route | None = None
+    ) -> Mapping[str, Any]:
+        """Return what the sanity battery found for one image, component and network, by default the fused."""
+        asked = route or self.scorer.fused
+        if name not in asked.uses:
+            return {"passed": False, "sentence": UNSEEN, "checks": []}
         key = f"{name} ({(component or self.first).name})" if len(self.scorer.components) > 1 else name
-        found: Mapping[str, Any] = self.bundle.metrics.get("gate", {}).get(key, {})
+        found: Mapping[str, Any] = self._measured(asked).get("gate", {}).get(key, {})
         return found

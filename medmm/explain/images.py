@@ -37,7 +37,7 @@ def image_evidence(
     assert isinstance(modality, Image)
     spec: ImageSpec = modality.declaration
     volume: Volume = observed.loaded[name]
-    gate = explainer.gate(name, component)
+    gate = explainer.gate(name, component, explainer.scorer.route(observed))
     found = explainer.image_map(observed, name, component) if gate.get("passed") else None
     heat = modality.on_source_grid(volume, found.spatial) if found else None
     values = volume.array.astype(np.float32)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 
+from medmm.calibration import Platt
 from medmm.columns import FieldSpec, ImageSpec, ResultSpec, Status, Value
 from medmm.dicom import Bag
 from medmm.evaluation.resampling import Estimate
@@ -30,7 +31,7 @@ from medmm.report.patient import (
     UsedSeries,
 )
 from medmm.sample import Absence, NotesSource, Patient, SeriesSource, TimedSeries
-from medmm.scorer import Observed
+from medmm.scorer import Observed, Route
 
 LEFT_OUT = {
     Status.UNDATED: "undated, and the cohort does not vouch for it",
@@ -84,7 +85,7 @@ def patient_page(explainer: Explainer, patient: Patient) -> PatientPage:
             provenance=provenance(explainer),
             inputs=blocks,
             warnings=observed.warnings,
-            reference=_reference_facts(explainer),
+            reference=_reference_facts(explainer, explainer.scorer.fused),
             outcomes=predicted(explainer, observed),
             training=_training(explainer, patient),
         )
@@ -97,22 +98,34 @@ def patient_page(explainer: Explainer, patient: Patient) -> PatientPage:
         provenance=provenance(explainer),
         risk=_risk(explainer, explained, patient),
         inputs=blocks,
-        warnings=observed.warnings,
+        warnings=observed.warnings + _routed(explained.route),
         modalities=modality_waterfall(explainer, explained, observed),
         fields=field_waterfalls(explainer, explained, observed),
         images=_images(explainer, observed),
         how_good=how_good(explainer, observed),
-        reference=_reference_facts(explainer),
+        reference=_reference_facts(explainer, explained.route),
     )
 
 
-def _reference_facts(explainer: Explainer) -> ReferenceFacts:
+def _routed(route: Route) -> tuple[str, ...]:
+    """Say that a submodel scored the patient, where one did."""
+    if route.submodel is None:
+        return ()
+    own, pattern = route.submodel, " + ".join(route.submodel.pattern)
+    return (
+        f"scored by `{own.model}`, which was better than the fused network, out-of-fold, on the patients with"
+        f" exactly these modalities ({pattern}); it looks at {', '.join(own.uses)}",
+    )
+
+
+def _reference_facts(explainer: Explainer, route: Route) -> ReferenceFacts:
+    reference = explainer.reference_of(route)
     return ReferenceFacts(
-        kind=explainer.reference.kind,
-        size=len(explainer.reference.weights),
+        kind=reference.kind,
+        size=len(reference.weights),
         of=explainer.description.trained_on,
-        sampling_error=explainer.base_error,
-        sha256=explainer.reference.digest,
+        sampling_error=explainer.base_error_of(route),
+        sha256=reference.digest,
     )
 
 
@@ -138,6 +151,8 @@ def provenance(explainer: Explainer) -> Provenance:
 def how_good(explainer: Explainer, observed: Observed) -> HowGood | None:
     """Return the out-of-fold figures of patients with the same modalities, or None where there are none."""
     name = " + ".join(n for n in explainer.description.modalities if n in observed.inputs)
+    if explainer.scorer.route(observed).submodel is not None:
+        return _how_good_routed(explainer, name)
     for group in explainer.bundle.metrics["patterns"]:
         if group["name"] != name or group["auroc"] is None or group["calibration"] is None:
             continue
@@ -155,6 +170,24 @@ def how_good(explainer: Explainer, observed: Observed) -> HowGood | None:
     return None
 
 
+def _how_good_routed(explainer: Explainer, name: str) -> HowGood | None:
+    """Return the figures of the choices that were made without each patient's fold."""
+    for cell in explainer.bundle.metrics.get("availability", ()):
+        if (cell["pattern"], cell["model"]) == (name, "routed") and cell["auroc"] and cell["events"]:
+            observed = cell["events"] / cell["patients"]
+            return HowGood(
+                pattern=name,
+                source="out-of-fold",
+                patients=cell["patients"],
+                events=cell["events"],
+                auroc=estimate(cell["auroc"]),
+                slope=estimate(cell["calibration_slope"]),
+                expected=cell["expected_to_observed"] * observed,
+                observed=observed,
+            )
+    return None
+
+
 def estimate(triple: list[float | None]) -> Estimate | None:
     """Return an estimate from the JSON triple of a bundle's metrics; None where it is undefined."""
     if any(part is None for part in triple):
@@ -163,10 +196,13 @@ def estimate(triple: list[float | None]) -> Estimate | None:
 
 
 def _risk(explainer: Explainer, explained: Explained, patient: Patient) -> Risk:
-    description, calibration = explainer.description, explainer.bundle.calibration
-    outcome = explainer.scorer.outcome(explained.logit)
+    description, part = explainer.description, explained.route.submodel
+    calibration = explained.route.calibrations[description.outcome]
+    assert isinstance(calibration, Platt)
+    outcome = explainer.scorer.outcome(explained.logit, explained.route)
     measures = explainer.bundle.metrics["out_of_fold"]["fused"]
-    with_threshold = description.threshold is not None
+    # Sensitivity and specificity are the fused network's; nothing of the kind is known of a submodel.
+    with_threshold = description.threshold is not None and part is None
     assert outcome.probability is not None
     return Risk(
         probability=outcome.probability,
@@ -175,8 +211,8 @@ def _risk(explainer: Explainer, explained: Explained, patient: Patient) -> Risk:
         cohort_patients=description.trained_on,
         calibration=Calibration(
             method="Platt, on the folds' own models",
-            patients=description.calibrated_on,
-            events=measures["events"],
+            patients=part.calibrated_on if part else description.calibrated_on,
+            events=part.positives if part else measures["events"],
             slope=calibration.slope,
             intercept=calibration.intercept,
         ),

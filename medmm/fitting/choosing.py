@@ -11,7 +11,7 @@ import numpy as np
 
 from medmm.arrays import Bools, Float64, Ints
 from medmm.evaluation.availability import Cell, grid
-from medmm.evaluation.calibrate import cross_fitted
+from medmm.evaluation.calibrate import calibrated_by_repeat
 from medmm.evaluation.comparison import FUSED, Verdict
 from medmm.evaluation.discrimination import has_pair
 from medmm.evaluation.paired import (
@@ -22,12 +22,14 @@ from medmm.evaluation.paired import (
     auroc_of_repeats,
     benefit_of_deciding,
     delong_difference,
+    less,
     net_benefit_gains,
 )
-from medmm.evaluation.resampling import Estimate, Measure, bootstrap
+from medmm.evaluation.resampling import Estimate, bootstrap
 from medmm.evaluation.subgroups import availability
 from medmm.fitting.crossval import OutOfFold
 from medmm.fitting.judgement import cross_chosen, triple, undecided
+from medmm.fitting.routing import ROUTED, Routing, route
 from medmm.recipe import Recipe
 
 
@@ -61,6 +63,8 @@ class Evidence:
         benefits: net benefit at the threshold, by policy.
         risk: the threshold, or one half.
         repeats: cross-validations behind all this.
+        routing: which network scores whom, where the recipe routes. "routed" is then a model among the
+            others, with every fold's choice made on the other folds.
     """
 
     cells: tuple[Cell, ...]
@@ -68,6 +72,7 @@ class Evidence:
     benefits: Mapping[str, Benefit]
     risk: float
     repeats: int
+    routing: Routing | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the evidence as JSON values, intervals as ``[value, lower, upper]``."""
@@ -98,6 +103,7 @@ class Evidence:
                     for name, found in self.benefits.items()
                 },
             },
+            "routing": self.routing.to_json() if self.routing else None,
         }
 
 
@@ -137,34 +143,34 @@ def weigh(
     folds = out_of_fold.repeated_folds
     logits = {model: out_of_fold.repeated(model) for model in out_of_fold.logits}
     calibrated = {model: calibrated_by_repeat(values, labels, folds) for model, values in logits.items()}
+    routing = None
+    if recipe.routing == "never_worse":
+        routing = route(recipe, logits, labels, folds, present, names=names)
+        logits[ROUTED] = calibrated[ROUTED] = routing.logits
     layers = _Layers(recipe, labels, folds, logits, calibrated)
-    known = np.isfinite(out_of_fold.logits[FUSED])
-    cells = grid(
-        labels[known],
-        folds[:, known],
-        availability(present[known], names),
-        {
-            model: (logits[model][:, known], calibrated[model][:, known].mean(axis=0))
-            for model in sorted(logits, key=lambda model: model != FUSED)
-        },
-        resamples=recipe.comparison.resamples,
-        seed=recipe.seed,
-    )
+    cells = _cells(layers, present, names)
     compared = [found for model in logits if model != FUSED and (found := _compared(layers, model))]
     if verdict is not None and verdict.differences:
         rows = np.asarray(present[:, [names.index(image) for image in images]].all(axis=1))
         compared += _beside(layers, verdict, rows)
     risk, benefits = _benefits(layers)
-    return Evidence(cells, tuple(compared), benefits, risk, len(folds))
+    return Evidence(cells, tuple(compared), benefits, risk, len(folds), routing)
 
 
-def calibrated_by_repeat(logits: Float64, labels: Float64, folds: Ints) -> Float64:
-    """Return log-odds calibrated by the other folds of the same repeat, ``[repeat, patient]``; NaN stays."""
-    found = np.full(logits.shape, np.nan)
-    for repeat, (own, of) in enumerate(zip(logits, folds, strict=True)):
-        known = np.isfinite(own)
-        found[repeat, known] = cross_fitted(own[known], labels[known], of[known])
-    return found
+def _cells(layers: _Layers, present: Bools, names: Sequence[str]) -> tuple[Cell, ...]:
+    """Return the availability grid of those whom the fused model scores, its own row and "routed" first."""
+    known = np.isfinite(layers.logits[FUSED][0])
+    return grid(
+        layers.labels[known],
+        layers.folds[:, known],
+        availability(present[known], names),
+        {
+            model: (layers.logits[model][:, known], layers.calibrated[model][:, known].mean(axis=0))
+            for model in sorted(layers.logits, key=lambda model: (model != FUSED, model != ROUTED))
+        },
+        resamples=layers.recipe.comparison.resamples,
+        seed=layers.recipe.seed,
+    )
 
 
 def filled_by_repeat(logits: Float64, folds: Ints) -> Float64:
@@ -190,11 +196,6 @@ def _compared(layers: _Layers, model: str) -> Compared | None:
     )["gain"]
     test = delong_difference(truth, fused[:, rows], other[:, rows], folds)
     return Compared(model, WITH_BOTH, len(truth), int(truth.sum()), gain, test)
-
-
-def less(one: Measure, other: Measure) -> Measure:
-    """Return the difference of two measures on the same patient weights."""
-    return lambda weights: np.asarray(one(weights) - other(weights))
 
 
 def _beside(layers: _Layers, verdict: Verdict, rows: Bools) -> list[Compared]:

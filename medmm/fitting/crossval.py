@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -90,24 +90,40 @@ def cross_validate(problem: Problem, folds: Ints, prefix: str = "") -> OutOfFold
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """What goes into the bundle: fitted modalities, the network, and how many members it has."""
+    """What goes into the bundle.
+
+    Attributes:
+        modalities: fitted.
+        network: the fused one.
+        members: how many networks it joins.
+        submodels: by model, further networks of the same members.
+    """
 
     modalities: Mapping[str, Modality]
     network: Network
     members: int
+    submodels: Mapping[str, Network] = field(default_factory=dict)
 
 
-def final_network(problem: Problem, out_of_fold: OutOfFold) -> Final:
-    """Join the folds' networks into an ensemble, or fit one on everybody, as the recipe says."""
+def final_network(problem: Problem, out_of_fold: OutOfFold, submodels: Sequence[str] = ()) -> Final:
+    """Join the folds' networks into an ensemble, or fit one on everybody, as the recipe says.
+
+    Args:
+        submodels: models that are shipped beside the fused one.
+    """
     if problem.recipe.final_model == "refit":
         everybody = np.arange(len(problem.labels))
-        split = fit_split(problem, everybody, everybody[:0], "refit", only=("fused",))
-        return Final(split.modalities, split.networks["fused"], 1)
+        split = fit_split(problem, everybody, everybody[:0], "refit", only=("fused", *submodels))
+        further = {model: split.networks[model] for model in submodels}
+        return Final(split.modalities, split.networks["fused"], 1, further)
     members = [split.modalities for split in out_of_fold.splits]
     modalities = {name: stacked([member[name] for member in members]) for name in problem.modalities}
     parts = {name: modality.splits for name, modality in modalities.items()}
-    network = Ensemble.of([split.networks["fused"] for split in out_of_fold.splits], parts)
-    return Final(modalities, network, len(members))
+    fused, *rest = (
+        Ensemble.of([split.networks[model] for split in out_of_fold.splits], parts)
+        for model in ("fused", *submodels)
+    )
+    return Final(modalities, fused, len(members), dict(zip(submodels, rest, strict=True)))
 
 
 def fits(recipe: Recipe, tables: int, folds: int) -> int:

@@ -15,13 +15,13 @@ import numpy as np
 from medmm.arrays import Bools, Float64, Ints
 from medmm.calibration import sigmoid
 from medmm.evaluation.availability import grid
-from medmm.evaluation.calibrate import agreement, fit_platt
+from medmm.evaluation.calibrate import agreement, calibrated_by_repeat, fit_platt
 from medmm.evaluation.comparison import FUSED, Verdict, with_figures
 from medmm.evaluation.discrimination import has_pair, usual_measures
-from medmm.evaluation.paired import auroc_of_repeats, averaged
+from medmm.evaluation.paired import auroc_of_repeats, averaged, less
 from medmm.evaluation.resampling import Estimate, Measure, bootstrap
 from medmm.evaluation.subgroups import Subgroup, availability
-from medmm.fitting.choosing import calibrated_by_repeat, filled_by_repeat, less
+from medmm.fitting.choosing import filled_by_repeat
 from medmm.fitting.crossval import OutOfFold
 from medmm.fitting.judgement import Judgement, cross_chosen, log_odds_threshold
 from medmm.recipe import Recipe

@@ -49,7 +49,13 @@ class _Positional(nn.Module):
         return logit
 
 
-def export(network: Network, shapes: Mapping[str, Sequence[int]], into: Path) -> None:
+def export(
+    network: Network,
+    shapes: Mapping[str, Sequence[int]],
+    into: Path,
+    *,
+    encoders: Sequence[str] | None = None,
+) -> None:
     """Write ``encoders/<name>.onnx`` and ``fusion.onnx``, and check them against torch.
 
     The fusion's inputs are one embedding per modality, by name, and ``present``, float
@@ -59,6 +65,7 @@ def export(network: Network, shapes: Mapping[str, Sequence[int]], into: Path) ->
         network: the network; it is not changed.
         shapes: shape of each modality's input, without the batch.
         into: an existing folder.
+        encoders: whose graphs are written; without it, all. The others lie elsewhere.
 
     Raises:
         ConfigError: if a modality's name cannot be a file name.
@@ -70,7 +77,7 @@ def export(network: Network, shapes: Mapping[str, Sequence[int]], into: Path) ->
     frozen = copy.deepcopy(network).cpu().eval()
     generator = torch.Generator().manual_seed(0)
     (into / "encoders").mkdir(exist_ok=True)
-    for name in frozen.names:
+    for name in frozen.names if encoders is None else encoders:
         inputs = {name: torch.randn(ROWS, *shapes[name], generator=generator)}
         graph = _checked(frozen.encoders[name], inputs, "embedding", f"the encoder of modality {name!r}")
         (into / "encoders" / f"{name}.onnx").write_bytes(graph)

@@ -16,7 +16,7 @@ from medmm.encoders.halves import FirstHalf
 from medmm.errors import ConfigError
 from medmm.modality import Modality, Stacked
 from medmm.network.forms import encoder_for, width
-from medmm.network.fusion import LATE, Fusion, Given, Mean, fusion, fusion_class
+from medmm.network.fusion import LATE, Fusion, Given, Mean, Selected, fusion, fusion_class
 from medmm.network.heads import Head, Unimodal
 
 
@@ -159,6 +159,38 @@ class Ensemble:
             for name in members[0].names
         }
         return Network(encoders, Mean([member.fusion for member in members]))
+
+
+def widened(part: Network, whole: Network) -> Network:
+    """Return a network of some modalities as one of all: the others keep the whole's encoders, unused.
+
+    Args:
+        part: its modalities are some of the whole's.
+        whole: whose modalities, in their order, the result has.
+    """
+    if part.names == whole.names:
+        return part
+    owners = [part if name in part.names else whole for name in whole.names]
+    encoders = {name: owner.encoders[name] for name, owner in zip(whole.names, owners, strict=True)}
+    given = [
+        owner.fusion.given[owner.names.index(name)] for name, owner in zip(whole.names, owners, strict=True)
+    ]
+    return Network(encoders, Selected(part.fusion, given, [whole.names.index(name) for name in part.names]))
+
+
+def used(network: Network) -> tuple[str, ...]:
+    """Return the modalities that a network's logit depends on."""
+    fusion = network.fusion
+    return tuple(network.names[k] for k in fusion.places) if isinstance(fusion, Selected) else network.names
+
+
+def same_encoder(one: nn.Module, other: nn.Module) -> bool:
+    """Tell whether two encoders are the very same one, or ensembles of the very same ones."""
+    if isinstance(one, Together) and isinstance(other, Together):
+        return len(one.members) == len(other.members) and all(
+            mine is theirs for mine, theirs in zip(one.members, other.members, strict=True)
+        )
+    return one is other
 
 
 def build(

@@ -1,6 +1,6 @@
 """Scores as a table: Parquet, CSV or JSON lines, one row per score, and back with the same numbers.
 
-The columns are ``subject_id, status, reason, bundle_sha256, undated``, then ``<outcome>.kind``,
+The columns are ``subject_id, status, reason, bundle_sha256, submodel, undated``, then ``<outcome>.kind``,
 ``<outcome>.logit``, ``<outcome>.calibrated_logit``, ``<outcome>.probability`` and ``<outcome>.decision``
 per outcome (of a quantity also ``<outcome>.value``, of classes ``<outcome>.probability.<class>`` and
 ``<outcome>.logit.<class>``, of a time to an event ``<outcome>.probability.<day>``), ``modality.<name>`` per
@@ -26,7 +26,7 @@ from medmm.errors import DataError, OutputError, told
 from medmm.sample import Outcome, Score
 from medmm.sources.duck import read_parquet, write_parquet
 
-_PLAIN = ("subject_id", "status", "reason", "bundle_sha256")
+_PLAIN = ("subject_id", "status", "reason", "bundle_sha256", "submodel")
 _NUMBERS = ("logit", "calibrated_logit", "probability")
 _OUTCOME = ("kind", *_NUMBERS, "decision")
 _EACH = {"probability": "probabilities", "logit": "logits"}
@@ -200,6 +200,7 @@ def _score(row: Mapping[str, Any]) -> Score:
         status=row["status"],
         reason=row["reason"],
         bundle_sha256=row["bundle_sha256"],
+        submodel=row.get("submodel") or "",  # score files had none before there were submodels
         undated=int(row["undated"]),
         outcomes={name: _outcome(row, name) for name in names if row[f"{name}.kind"]},
         modalities={

@@ -35,6 +35,7 @@ def model_card(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
             *_head(description),
             *_section("Out-of-fold figures (95 % intervals)", *_all_figures(metrics)),
             *_section("Does the image earn its place?", *verdicts),
+            *_section("How it was chosen", *_chosen(description, metrics)),
             *_section("Can its heat maps be shown?", *gates),
             *_section("Limits", *LIMITS),
         ]
@@ -119,6 +120,36 @@ def _figures(metrics: Mapping[str, Any]) -> list[str]:
         for model, found in metrics["out_of_fold"].items()
     ]
     return ["| model | AUROC | Brier | patients | positive |", "|---|---|---|---|---|", *rows]
+
+
+def _chosen(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    """Return who has what and how good the fused model is there, the routing and the promotion."""
+    if "availability" not in metrics:
+        return ["Not judged by availability: that is of runs with one binary outcome."]
+    routing, promotion = metrics.get("routing"), metrics.get("promotion")
+    scored_by = {row["pattern"]: row["why"] for row in routing["patterns"]} if routing else {}
+    rows = [
+        f"| {cell['pattern']} | {cell['patients'] or 'fewer than 11'} "
+        f"| {_interval(cell['auroc'] or [None])} | {scored_by.get(cell['pattern'], 'fused')} |"
+        for cell in metrics["availability"]
+        if cell["model"] == "fused"
+    ]
+    sub = ", ".join(" + ".join(one["pattern"]) for one in description.get("submodels", ()))
+    return [
+        "| patients with | patients | AUROC of fused | scored by |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        f"Routing: {'submodels for ' + sub if sub else 'nobody is scored by a submodel'}."
+        if routing
+        else "Routing: none; everybody is scored by the fused network.",
+        "",
+        f"Promotion: {'champion' if promotion['passed'] else 'candidate only'}; "
+        + "; ".join(f"{c['rule']} asks {c['asked']}, found {c['found']}" for c in promotion["checks"])
+        + "."
+        if promotion
+        else "Promotion: the recipe has no rule; candidate only.",
+    ]
 
 
 def _interval(triple: list[float | None]) -> str:

@@ -1,4 +1,4 @@
-"""What the training page says of the choice: availability grid, comparisons, net benefit, promotion."""
+"""What the training page says of the choice: grid, comparisons, net benefit, routing, promotion."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medmm.evaluation.resampling import Estimate
     from medmm.fitting.choosing import Evidence
     from medmm.fitting.promotion import Decision
+    from medmm.fitting.routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,13 @@ class GridRow:
     Attributes:
         first: whether the pattern begins here.
         bar: the AUROC's interval, or empty.
+        scores: whether this model scores the patients of the pattern.
     """
 
     cell: Cell
     first: bool
     bar: Markup
+    scores: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Choosing:
         calibration: of the same patterns and models.
         tables: (anchor, heading, table) of the rest.
         alias: what the model is registered as and why; empty where the recipe has no rule.
+        routed: whether the recipe routes, and the grid says who scores whom.
     """
 
     axis: Axis
@@ -51,26 +55,30 @@ class Choosing:
     calibration: Table
     tables: tuple[tuple[str, str, Table], ...]
     alias: str
+    routed: bool = False
 
 
 def choosing(evidence: Evidence, decision: Decision | None) -> Choosing:
     """Return the sections of the page."""
     axis = axis_for([cell.auroc for cell in evidence.cells if cell.auroc], 0.5)
+    routing = evidence.routing
+    scored_by = {route.pattern: route.model for route in routing.routes} if routing else {}
     rows, before = [], ""
     for cell in evidence.cells:
         title = f"{cell.model}, patients with {cell.pattern}"
         bar = interval_row(cell.auroc, axis, title) if cell.auroc else Markup("")
-        rows.append(GridRow(cell, cell.pattern != before, bar))
+        rows.append(GridRow(cell, cell.pattern != before, bar, scored_by.get(cell.pattern) == cell.model))
         before = cell.pattern
     tables = [
         ("compared", "Fused against each other model", _comparisons(evidence)),
         ("benefit", "Net benefit at the threshold", _benefits(evidence)),
     ]
+    if routing is not None:
+        tables.append(("routing", "Which network scores whom", _routing(routing)))
     if decision is not None:
         tables.append(("promotion", "Promotion", _promotion(decision)))
-    return Choosing(
-        axis, tuple(rows), _calibration(evidence), tuple(tables), decision.sentence() if decision else ""
-    )
+    alias = decision.sentence() if decision else ""
+    return Choosing(axis, tuple(rows), _calibration(evidence), tuple(tables), alias, routing is not None)
 
 
 def _calibration(evidence: Evidence) -> Table:
@@ -121,6 +129,26 @@ def _benefits(evidence: Evidence) -> Table:
         note=f"Per patient, deciding at a risk of {evidence.risk:.2g} (each fold at the threshold that the"
         " other folds chose): true positives less false positives at the odds of that risk."
         " Paired 95 % intervals.",
+    )
+
+
+def _routing(routing: Routing) -> Table:
+    return Table(
+        columns=("patients with", "n", "scored by", "chosen without the fold", "gain of routing"),
+        rows=tuple(
+            (
+                route.pattern,
+                f"fewer than {SMALL_CELL}" if route.patients is None else f"{route.patients}",
+                route.sentence(),
+                ", ".join(f"{model} {count}" for model, count in route.chosen.items()) or "–",
+                _signed(route.gain) if route.gain else "–",
+            )
+            for route in routing.routes
+        ),
+        note="A network scores the patients of a pattern in place of the fused one where its gain in AUROC on"
+        " them, out-of-fold and paired, has an interval (DeLong's) above 0. The last two columns choose anew"
+        " for every fold on the other folds, and judge that choice on the fold: what routing is worth. So is"
+        " the model `routed` in the grid and the tables above.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Several fusions in one comparison: shared fits, names, and bits that do not depend on what is beside them."""
+"""Several fusions in one comparison: shared fits, names, and bits that depend on nothing beside them."""
 
 from __future__ import annotations
 

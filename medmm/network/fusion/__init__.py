@@ -16,6 +16,7 @@ from medmm.network.fusion.joint import Concat, Gated, LowRank, ProductOfExperts
 from medmm.network.fusion.late import LateMean, Stack
 from medmm.network.fusion.maps import Daft, Film
 from medmm.network.fusion.mean import Mean
+from medmm.network.fusion.selected import Selected
 from medmm.network.fusion.sequence import SequenceLSTM
 from medmm.network.fusion.tokens import TabularCrossAttention, TokenTransformer
 
@@ -34,6 +35,7 @@ __all__ = [
     "Mean",
     "MissingExperts",
     "ProductOfExperts",
+    "Selected",
     "SequenceLSTM",
     "Stack",
     "TabularCrossAttention",

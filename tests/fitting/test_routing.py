@@ -1,0 +1,164 @@
+"""Who is scored by what: only what is surely better, judged by choices made without the patient's fold."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from medmm.evaluation.discrimination import auroc
+from medmm.evaluation.paired import delong_difference
+from medmm.fitting.choosing import weigh
+from medmm.fitting.crossval import OutOfFold
+from medmm.fitting.routing import PER_CLASS, ROUTED, Routing, route
+from medmm.recipe import Recipe
+
+NAMES = ["film", "records"]
+
+
+def recipe(**more: object) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "made",
+            "question": "?",
+            "intended_use": "a test",
+            "cohort": "x",
+            "outcome": "ill",
+            "modalities": {"film": {"kind": "image"}, "records": {"kind": "records"}},
+            "comparison": {"resamples": 200, "fusions": ["late_mean"]},
+            "routing": "never_worse",
+            **more,
+        }
+    )
+
+
+def made(gain: float, *, patients: int = 400, repeats: int = 1, events: float = 0.3):
+    """Half have the film. There, ``late_mean`` sees the outcome by ``gain`` better than the fused model."""
+    rng = np.random.default_rng(1)
+    labels = (rng.random(patients) < events).astype(float)
+    present = np.stack([np.arange(patients) % 2 == 0, np.ones(patients, bool)], axis=1)
+    fused = labels + rng.normal(0, 1, (repeats, patients))
+    film = np.where(present[:, 0], rng.normal(0, 1, (repeats, patients)), np.nan)
+    other = fused + rng.normal(0, 0.3, (repeats, patients)) + gain * labels * present[:, 0]
+    logits = {
+        "film": film,
+        "records": fused - 0.5 * labels,
+        "tables": fused - 0.5 * labels,
+        "trees": fused + 5 * labels,
+        "fused": fused,
+        "late_mean": other,
+    }
+    folds = np.stack([rng.permutation(np.arange(patients) % 4) for _ in range(repeats)])
+    return logits, labels, folds, present
+
+
+def found(gain: float, **more: object) -> tuple[Routing, dict[str, str]]:
+    logits, labels, folds, present = made(gain, **more)
+    routing = route(recipe(), logits, labels, folds, present, names=NAMES)
+    return routing, {one.pattern: one.model for one in routing.routes}
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_a_network_that_is_surely_better_scores_its_patients_and_no_others(repeats):
+    routing, models = found(2.0, repeats=repeats)
+    assert models == {"film + records": "late_mean", "records": "fused"}
+    submodel = routing.submodels[0]
+    assert len(routing.submodels) == 1
+    assert submodel.gains["late_mean"].lower > 0
+    assert submodel.chosen == {"late_mean": 4 * repeats}
+    assert submodel.gain.value > 0.1
+    assert submodel.calibration.slope > 0
+    logits, labels, folds, present = made(2.0, repeats=repeats)
+    rows = present[:, 0]
+    for own, of in zip(routing.logits, folds, strict=True):
+        assert auroc(labels[rows], own[rows], of[rows]) > auroc(
+            labels[rows], logits["fused"][0, rows], of[rows]
+        )
+
+
+def test_the_shipped_calibration_is_of_the_patterns_own_patients():
+    from medmm.evaluation.calibrate import fit_platt
+
+    routing, _ = found(2.0)
+    logits, labels, _, present = made(2.0)
+    rows = present[:, 0]
+    assert routing.submodels[0].calibration == fit_platt(logits["late_mean"][0, rows], labels[rows] == 1)
+
+
+def test_trees_and_whatever_a_pattern_lacks_are_never_asked():
+    routing, _ = found(2.0)
+    asked = {one.pattern: set(one.gains) for one in routing.routes}
+    assert asked == {
+        "film + records": {"late_mean", "tables", "film", "records"},
+        "records": {"late_mean", "tables", "records"},
+    }
+
+
+def test_chance_alone_ships_nothing():
+    """Candidates that are as good as the fused model: over many draws next to none is surely better."""
+    shipped = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        labels = (rng.random(200) < 0.4).astype(float)
+        signal = labels + rng.normal(0, 1, 200)
+        logits = {name: (signal + rng.normal(0, 1, 200))[None] for name in ("fused", "records", "tables")}
+        present = np.stack([np.zeros(200, bool), np.ones(200, bool)], axis=1)
+        routing = route(recipe(), logits, labels, np.arange(200)[None] % 4, present, names=NAMES)
+        shipped += len(routing.submodels)
+    assert shipped <= 3  # 2.5 % for each of two candidates would be 1.5
+
+
+def test_what_routing_is_worth_never_sees_the_fold_it_is_judged_on():
+    """A candidate that is right in one fold alone: chosen with it, and not chosen for it."""
+    logits, labels, folds, present = made(0.0)
+    lucky = (folds[0] == 0) & present[:, 0]
+    logits["late_mean"] = logits["fused"] + 20 * labels * lucky
+    routing = route(recipe(), logits, labels, folds, present, names=NAMES)
+    one = routing.routes[0]
+    assert one.pattern == "film + records"
+    assert one.gains["late_mean"].value > 0.05
+    assert one.gain.value == pytest.approx(0, abs=1e-9)  # in fold 0 the choice was the fused model
+
+
+def test_too_few_patients_leave_the_fused_model():
+    routing, models = found(3.0, patients=100, events=0.3)
+    assert set(models.values()) == {"fused"}
+    assert all(not one.gains and one.gain is None for one in routing.routes)
+    assert f"fewer than {PER_CLASS}" in routing.routes[0].sentence()
+
+
+def test_a_pattern_of_few_people_says_nothing_of_them():
+    logits, labels, folds, present = made(0.0)
+    present[:, 0] = np.arange(len(labels)) < 7
+    logits["film"] = np.where(present[:, 0], 0.0, np.nan)[None]
+    rare = route(recipe(), logits, labels, folds, present, names=NAMES).routes[-1]
+    assert (rare.pattern, rare.patients, rare.events) == ("film + records", None, None)
+
+
+def test_routed_is_a_model_of_the_evidence_and_the_fused_one_elsewhere():
+    logits, labels, folds, present = made(2.0)
+    known = OutOfFold({name: values[0] for name, values in logits.items()}, folds[0], ())
+    evidence = weigh(recipe(), known, labels, present, names=NAMES, images=["film"], verdict=None)
+    cells = {(cell.pattern, cell.model): cell for cell in evidence.cells}
+    better, same = (cells[pattern, ROUTED].auroc.value for pattern in ("film + records", "records"))
+    assert better > cells["film + records", "fused"].auroc.value
+    assert same == pytest.approx(cells["records", "fused"].auroc.value)
+    compared = {one.rival: one for one in evidence.compared}
+    assert compared[ROUTED].gain.upper < 0  # the fused model against what routing makes of it
+    assert ROUTED in evidence.benefits
+    told = json.loads(json.dumps(evidence.to_json(), allow_nan=False))["routing"]["patterns"]
+    assert [row["model"] for row in told] == ["late_mean", "fused"]
+    plain = weigh(recipe(routing="none"), known, labels, present, names=NAMES, images=["film"], verdict=None)
+    assert plain.routing is None
+    assert ROUTED not in {cell.model for cell in plain.cells}
+
+
+def test_the_gain_that_is_reported_is_of_the_routed_logits():
+    routing, _ = found(2.0)
+    logits, labels, folds, present = made(2.0)
+    rows = present[:, 0]
+    expected = delong_difference(
+        labels[rows], routing.logits[0, rows], logits["fused"][0, rows], folds[0, rows]
+    )
+    assert routing.routes[0].gain.value == pytest.approx(expected.gain.value, abs=0.005)
