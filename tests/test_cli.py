@@ -89,6 +89,10 @@ def test_the_next_command_finds_the_same_data(tmp_path):
     [
         ("cohort", "split", "COHORT", "--out", "."),
         ("cohort", "split", "COHORT", "--out", "nowhere/splits.json"),
+        ("cohort", "split", "COHORT", "--out", __file__),
+        ("cohort", "table1", "COHORT", "--out", __file__),
+        ("cohort", "check", "COHORT", "--red-team", "--out", f"{__file__}/reports"),
+        ("explain", "BUNDLE", "--cohort", "COHORT", "--folds", "--out", __file__),
         ("dicom", "inspect", "COHORT", "--out", "nowhere/sheet.png"),
         ("dicom", "inspect", "COHORT", "--out", "sheet.jpg"),
     ],

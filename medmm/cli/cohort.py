@@ -65,6 +65,10 @@ def check(
 
     if series is not None:
         check_place(series)
+    if red_team:
+        from medmm.report.page import check_folder
+
+        check_folder(pages)
     spec = load_spec(cohort)
     with progress() as bars:
         folder = data_root(spec, root)
@@ -117,7 +121,7 @@ def split(
     cohort: CohortFolder,
     root: Root = None,
     file: Annotated[
-        Path, typer.Option("--out", help="The file; it holds ids, so only you may read it.")
+        Path, typer.Option("--out", help="A new file; it holds ids, so only you may read it.")
     ] = Path("splits.json"),
 ) -> None:
     """Divide the cohort as cohort.yaml says, and write who is where, for any run or team to use."""
@@ -148,9 +152,10 @@ def table1(
     from medmm.cohort.access import open_cohort
     from medmm.cohort.split import assign, decide
     from medmm.cohort.table1 import table1 as describe
-    from medmm.report.page import write_page
+    from medmm.report.page import check_folder, write_page
     from medmm.report.table1 import render_table1, table1_csv
 
+    check_folder(folder)
     with progress() as bars:
         linked, division = decide(open_cohort(cohort, root, progress=bars), folder=cohort, file=splits)
     table = describe(assign(linked, division))

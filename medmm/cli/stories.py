@@ -170,9 +170,11 @@ def explain(
 ) -> None:
     """Write one self-contained HTML page per patient, or one about a cohort."""
     from medmm import explain as story
+    from medmm.report.page import check_folder
 
     if sum((bool(patient), split is not None, folds)) != 1:
-        raise typer.BadParameter("say what to explain: --patient ID, --split held_out or --folds")
+        raise typer.BadParameter("give exactly one of --patient ID, --split held_out and --folds")
+    check_folder(output)
     with progress() as bars:
         if patient:
             pages = story.explain_patients(

@@ -84,9 +84,10 @@ class CheckReport:
             lines.append(f"{block}: {sum(fates.values())} candidates = {parts}")
         lines += [coverage.line() for coverage in self.coverage if coverage.absent]
         lines += [f"{name}: {words}" for name, words in self.inherited.items()]
-        for name, cells in self.flow.unparsable.items():
-            shown = ", ".join(f"{told(text, count)} x{count}" for text, count in list(cells.items())[:10])
-            lines.append(f"cannot be read: {name}: {shown}")
+        unread = [f"cannot be read: {name}: {_shown_cells(c)}" for name, c in self.flow.unparsable.items()]
+        lines += unread
+        if any("like '" in line for line in unread):
+            lines.append("(a rare word may name somebody, so its shape is shown: A or a a letter, 9 a digit)")
         lines += [f"look at: {finding.line()}" for finding in self.flow.findings]
         return lines + [f"warning: {warning}" for warning in self.warnings]
 
@@ -95,6 +96,10 @@ class CheckReport:
         undated = {"results": tables, "files": sum(self.flow.undated.values()) - tables}.get(account.name, 0)
         kind = "values" if account.name == "results" else "series"
         return account.line() + (f"; {undated} {kind} UNDATED (assumed known, by you)" if undated else "")
+
+
+def _shown_cells(cells: Mapping[str, int]) -> str:
+    return ", ".join(f"{told(text, count)} x{count}" for text, count in list(cells.items())[:10])
 
 
 def check(cohort: Cohort, *, root: Path | None = None) -> CheckReport:

@@ -81,10 +81,12 @@ def check_place(path: Path) -> None:
     """Refuse a place where no file of splits could be written, before a cohort is opened.
 
     Raises:
-        OutputError: if it is a folder, or its folder is not there.
+        OutputError: if it is a folder, its folder is not there, or a file is: runs may rest on that division.
     """
     if path.is_dir():
         raise OutputError(f"{path} cannot be written: it is a folder; name a file")
+    if path.exists():
+        raise OutputError(f"{path} is there already and stays as it is; name another file, or delete it")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"{path} cannot be written: there is no such folder; make it, or name another")
 
@@ -101,8 +103,11 @@ def load_splits(path: Path) -> Splits:
         inner = {s: tuple(map(int, row[2:])) for s, row in body["subjects"].items() if len(row) > 2}
         splits = Splits(int(body["seed"]), int(body["folds"]), of, inner)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        why = (
+            error.strerror if isinstance(error, OSError) else "it does not say who is in which split and fold"
+        )
         raise DataError(
-            f"{path} is no file of splits ({type(error).__name__}); divide the cohort again"
+            f"{path} is no file of splits ({why}); write one with `medmm cohort split COHORT --out FILE`"
         ) from None
     if body.get("digest") != splits.digest:
         raise DataError(f"{path} was changed after it was written; divide the cohort again")

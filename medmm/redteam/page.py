@@ -53,7 +53,8 @@ def lines(found: RedTeam) -> list[str]:
     """Return what a terminal shows."""
     counts = {grade: sum(item.grade == grade for item in found.findings) for grade in WORDS}
     head = f"red team {found.outcome}: {found.events} of {found.patients} patients; {found.looked_at} columns"
-    said = ", ".join(f"{count} {grade}" for grade, count in counts.items() if count) or "nothing found"
+    none = "nothing found" if found.looked_at else "nothing could be looked at"
+    said = ", ".join(f"{count} {grade}" for grade, count in counts.items() if count) or none
     shuffled = f"; shuffled labels {found.shuffled}" if found.shuffled else ""
     return [
         f"{head} and groups tried: {said}{shuffled}",

@@ -26,6 +26,24 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder in which no page could be written, before anything is worked out.
+
+    Raises:
+        OutputError: if it, or what it would lie in, is a file, or nothing may be written there.
+    """
+    try:
+        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        usable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"cannot write pages in {str(folder)!r}: {told(error)}; name another folder"
+        ) from None
+    if not usable:
+        why = "not yours to write in" if nearest.is_dir() else "a file"
+        raise OutputError(f"cannot write pages in {str(folder)!r}: {nearest} is {why}; name another folder")
+
+
 def write_page(html: str, path: Path) -> None:
     """Write a page so that ``path`` holds all of it or what it held before; only its owner may read it.
 

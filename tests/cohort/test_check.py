@@ -36,7 +36,9 @@ def test_a_remark_about_a_person_is_told_by_its_shape(small: Any) -> None:
     told = ("001", "called Mrs Roe 1954", "mg/L", "2024-02-01")
     small.results([told, ("002", "5", "mg/L", "2024-02-01"), ("003", "7", "mg/L", "2024-02-01")])
     lines = check(small.link(), root=small.root).lines()
-    assert "cannot be read: biomarkers.crp: like 'aaaaaa Aaa Aaa 9999' x1" in lines
+    shape = "biomarkers.crp: like 'aaaaaa Aaa Aaa 9999'"
+    assert f"cannot be read: {shape} x1" in lines
+    assert "its shape is shown" in lines[lines.index(f"cannot be read: {shape} x1") + 1]
     assert "Roe" not in "\n".join(lines)
 
 

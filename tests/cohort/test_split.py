@@ -81,9 +81,12 @@ def test_the_file_is_private_and_says_when_it_was_changed(small: Any, tmp_path: 
     path.write_text(json.dumps(body))
     with pytest.raises(DataError, match="changed after"):
         load_splits(path)
+    with pytest.raises(OutputError, match="is there already"):
+        splits.save(path)
     path.write_text("{}")
-    with pytest.raises(DataError, match="no file of splits"):
+    with pytest.raises(DataError, match="it does not say who") as refused:
         load_splits(path)
+    assert "Error" not in str(refused.value)
     with pytest.raises(OutputError):
         splits.save(tmp_path / "absent" / "splits.json")
 

@@ -165,6 +165,8 @@ def test_what_cannot_be_attacked_is_said(small: Any) -> None:
     assert not found.findings
     assert "nothing is tried" in found.notes[-1]
     assert "fewer" in to_html(found)
+    assert "nothing could be looked at" in lines(found)[0]
+    assert "Nothing found" not in to_html(found)
     rows = [(f"{n}", "2024-03-01 12:00", "", "m", "x") for n in range(30)]
     small.write("records.csv", ("patient_id", "seen_at", "age", "sex", "site"), rows)
     small.write("labels.csv", ("patient_id", "ill"), [(f"{n}", "1") for n in range(30)])
