@@ -223,6 +223,12 @@ def _source_warnings(cohort: Cohort, root: Path | None) -> Iterator[str]:
     refused = flow.files.parts.get("refused", 0)
     if refused:
         yield f"{refused} files are refused; `medmm dicom index` says why"
+    time, no_time = spec.prediction_time, flow.subjects.parts.get("no_prediction_time", 0)
+    if no_time and time.table:
+        yield (
+            f"{no_time} subjects have no usable prediction time: {time.column} of {time.table} must hold"
+            " dates like 2024-06-01 or 2024-06-01 05:43 (ISO 8601)"
+        )
     for reason, count in flow.subjects.parts.items():
         if reason == "not_in_subjects" and count:
             yield f"{count} ids stand in other sources, but not in {spec.subjects.table}; do the ids match?"

@@ -106,3 +106,12 @@ def test_warns_when_nobody_is_left(small: Any) -> None:
     assert report.flow.subjects.parts["kept"] == 0
     assert [warning for warning in report.warnings if "nobody is left" in warning]
     assert "warning: nobody is left" in "\n".join(report.lines())
+
+
+def test_warns_of_a_clock_that_is_not_read(small: Any) -> None:
+    rows = [("001", "01.03.2024 12:00", "50", "m", "x"), ("002", "2024-03-01 12:00", "50", "m", "x")]
+    small.write("records.csv", ("patient_id", "seen_at", "age", "sex", "site"), rows)
+    warnings = "\n".join(check(small.link()).warnings)
+    assert (
+        "1 subjects have no usable prediction time: seen_at of records.csv must hold dates like" in warnings
+    )

@@ -135,6 +135,31 @@ def test_hostile_column_names_stay_text(tmp_path: Path) -> None:
     assert name in spec["records"]["fields"]
 
 
+def test_an_export_of_a_hospital_is_asked_about_and_leaks_nothing(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    names = "MRN,Admission Date,Clinic,Age (years),Weight (kg),LOS (d),Born"
+    rows = [
+        f"P{n},{1 + n % 28:02d}.06.2024 05:43,n,{40 + n},{60 + n}.5,{n},{1 + n % 28}-Jun-24"
+        for n in range(40)
+    ]
+    (data / "Patients.csv").write_text("\n".join([names, *rows]) + "\n")
+    results = [f"P{n},CRP,{n},mg/L,{1 + n % 28:02d}/06/2024" for n in range(40) for _ in range(2)]
+    (data / "Lab.csv").write_text("\n".join(["MRN,Test Name,Result,Units,Sample taken", *results]) + "\n")
+    (data / "endpoint.csv").write_text("MRN,ICU\n" + "".join(f"P{n},{'YN'[n % 2]}\n" for n in range(40)))
+    out = tmp_path / "mine"
+    asked = {line: question for _, line, question in draft(data, out).questions}
+    text = (out / "cohort.yaml").read_text().splitlines()
+    rewritten = {text[line - 1].split(":")[0].strip() for line, q in asked.items() if "ISO 8601" in q}
+    assert {"prediction_time", "Admission Date", "undated", "Sample taken"} <= rewritten
+    fields = _answered(out / "cohort.yaml")["records"]["fields"]
+    assert fields["LOS (d)"]["role"] == "never"
+    assert (fields["Age (years)"]["unit"], fields["Weight (kg)"]["unit"]) == ("a", "kg")
+    spec = yaml.safe_load((out / "cohort.yaml").read_text())
+    assert spec["outcomes"] == {"ICU": {"table": "endpoint.csv", "kind": "binary", "positive": "Y"}}
+    assert spec["biomarkers"]["columns"] == {"name": "Test Name", "value": "Result", "unit": "Units"}
+
+
 @pytest.mark.real
 def test_the_real_cohort_needs_few_answers(shared: Callable[[str], Path], tmp_path: Path) -> None:
     data = shared("data/picai_psa")

@@ -17,7 +17,7 @@ CONSEQUENCE = re.compile(
     re.IGNORECASE,
 )
 """Names of what is usually known, decided or counted after the moment of a prediction."""
-LABELS = re.compile(r"label|outcome|target|truth|ground", re.IGNORECASE)
+LABELS = re.compile(r"label|outcome|endpoint|target|truth|ground", re.IGNORECASE)
 SITE = re.compile(r"^(center|centre|site|hospital|institution|clinic|facility)(_|$)", re.IGNORECASE)
 UNITS: Mapping[str, str] = {
     r"^age(_|$)|_age(_|$)|^age_at": "a",
@@ -28,6 +28,8 @@ UNITS: Mapping[str, str] = {
     r"^days_|_days$": "d",
 }
 """What a name says of its unit."""
+REWRITE = "write them as 2024-06-01 or 2024-06-01 05:43 (ISO 8601), and draft anew"
+"""What to do about dates of another form."""
 PROSE = 0.5
 """A column of which more than this share is sentences is free text."""
 SOME_NUMBERS = 0.2
@@ -42,6 +44,22 @@ class Line:
     question: str = ""
 
 
+def plain(name: str) -> str:
+    """Return a name with an underscore for whatever is no letter or digit: "LOS (d)" is "LOS_d"."""
+    return re.sub(r"[\W_]+", "_", name).strip("_")
+
+
+def sounds_later(name: str) -> bool:
+    """Whether a name sounds like something known only after the moment of a prediction."""
+    return CONSEQUENCE.search(plain(name)) is not None
+
+
+def unread_date(sheet: Sheet | None) -> str:
+    """Return the first column of dates that are not written as ISO 8601, or "" where there is none."""
+    columns = sheet.columns.values() if sheet else ()
+    return next((column.name for column in columns if column.is_other_date), "")
+
+
 def field(column: Column) -> Line:
     """Draft one column of the table of records."""
     never = _never(column)
@@ -49,9 +67,11 @@ def field(column: Column) -> Line:
         return never
     if column.is_date:
         return Line({"role": "time", "kind": "date"}, "a date: an `input` counts its days, if it was known")
-    if SITE.search(column.name):
+    if column.is_other_date:
+        return Line({"role": "never", "why": "its dates are of another form"}, REWRITE)
+    if SITE.search(plain(column.name)):
         return Line({"role": "subgroup", "kind": "category"})
-    named = re.search(r"(^|_)(id|uid|number|nr)$", column.name, re.IGNORECASE)
+    named = re.search(r"(^|_)(id|uid|number|nr)$", plain(column.name), re.IGNORECASE)
     if named or (column.is_unique and not column.is_number):
         return Line({"role": "key"})
     return _input(column)
@@ -63,7 +83,7 @@ def _never(column: Column) -> Line | None:
         return Line({"role": "never", "why": "empty throughout"})
     if column.distinct == 1:
         return Line({"role": "never", "why": "everybody has the same value"})
-    if CONSEQUENCE.search(column.name):
+    if sounds_later(column.name):
         why = "its name sounds like something known after the prediction time"
         return Line({"role": "never", "why": why}, "was it known at the prediction time? then `input`")
     if column.prose > PROSE * column.filled and not column.words:
@@ -74,7 +94,9 @@ def _never(column: Column) -> Line | None:
 def _input(column: Column) -> Line:
     if column.is_flag:
         return Line({"role": "input", "kind": "flag"})
-    unit = next((unit for pattern, unit in UNITS.items() if re.search(pattern, column.name, re.I)), None)
+    unit = next(
+        (unit for pattern, unit in UNITS.items() if re.search(pattern, plain(column.name), re.I)), None
+    )
     number = {"role": "input", "kind": "number"} | ({"unit": unit} if unit else {})
     test = None if unit else by_name(column.name)
     if test is not None and column.is_number:
@@ -121,7 +143,7 @@ def parts(survey: Survey) -> Parts:
         column = sheet.columns.get(survey.id)
         if column is None:
             others[sheet.name] = Line("it has no column of subject ids", "what is this table?")
-        elif CONSEQUENCE.search(sheet.name) and not LABELS.search(sheet.name):
+        elif sounds_later(sheet.name) and not LABELS.search(sheet.name):
             others[sheet.name] = Line("its name sounds like the time after", "is any of it known in time?")
         else:
             (wide if column.is_unique else long).append(sheet)
@@ -159,7 +181,7 @@ def result_columns(sheet: Sheet) -> dict[str, str] | None:
     for part, pattern in _RESULT_WORDS.items():
         for name, column in sheet.columns.items():
             clocks = part not in ("time", "available_at") or column.is_date or column.filled == 0
-            if name not in found.values() and re.search(pattern, name, re.IGNORECASE) and clocks:
+            if name not in found.values() and re.search(pattern, plain(name), re.IGNORECASE) and clocks:
                 found[part] = name
                 break
     return found if "value" in found and ("code" in found or "name" in found) else None
@@ -195,9 +217,7 @@ def clock(records: Sheet | None, survey: Survey) -> tuple[str, int, int] | None:
     Of several dates the one that equals the most StudyDates is taken; (name, equal, compared).
     """
     dates = [
-        c
-        for c in (records.columns.values() if records else ())
-        if c.is_date and not CONSEQUENCE.search(c.name)
+        c for c in (records.columns.values() if records else ()) if c.is_date and not sounds_later(c.name)
     ]
     if not dates or records is None:
         return None

@@ -28,6 +28,9 @@ FEW_OTHERS = 3
 _DIGITS = r"(([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]*)?|\.[0-9]+)"
 _NUMBER = rf"[<>]?=? ?[+-]?{_DIGITS}([eE][+-]?[0-9]+)?( ?[HLNA]{{1,2}})?|[+-]?inf"
 _DATE = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?"
+_OTHER_DATE = (
+    r"(\d{1,2}[./-](\d{1,2}|[A-Za-z]{3})[./-]\d{2,4}|\d{4}[./]\d{1,2}[./]\d{1,2})([T ]+\d{1,2}:\d{2}.*)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Column:
         numbers: cells that read as a number.
         dates: cells that read as an ISO 8601 date or datetime.
         times: dates with a time of day.
+        other_dates: cells that look like a date of another form ("01.06.2024", "1-Jun-24"); not read, since
+            whether day or month comes first is nothing to guess.
         prose: cells of three words or more.
         words: the different words, sorted, where there are at most :data:`FEW_WORDS`.
         others: in a column with numbers, the other words, where there are at most :data:`FEW_OTHERS`.
@@ -52,6 +57,7 @@ class Column:
     numbers: int
     dates: int
     times: int
+    other_dates: int
     prose: int
     words: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
@@ -65,6 +71,11 @@ class Column:
     def is_date(self) -> bool:
         """Whether nearly every cell reads as a date."""
         return self.filled > 0 and self.dates >= 0.95 * self.filled
+
+    @property
+    def is_other_date(self) -> bool:
+        """Whether nearly every cell looks like a date that is not written as ISO 8601."""
+        return self.filled > 0 and self.other_dates >= 0.95 * self.filled
 
     @property
     def is_flag(self) -> bool:
@@ -177,6 +188,7 @@ def _sheet(engine: Engine, root: Path, name: str) -> Sheet:
         f", count({c}), count(DISTINCT {c}), count({c}) FILTER (regexp_full_match({c}, '{_NUMBER}')),"
         f" count({c}) FILTER (regexp_full_match({c}, '{_DATE}')),"
         f" count({c}) FILTER (regexp_full_match({c}, '{_DATE}') AND length({c}) > 10),"
+        f" count({c}) FILTER (regexp_full_match({c}, '{_OTHER_DATE}')),"
         f" count({c}) FILTER (regexp_matches({c}, '[^ ] [^ ]+ [^ ]'))"
         for c in (f"c{place}" for place in range(len(table.columns)))
     )
@@ -184,7 +196,7 @@ def _sheet(engine: Engine, root: Path, name: str) -> Sheet:
     row = engine.rows(f"SELECT count(*){measures} FROM (SELECT {cells} FROM {table.relation})", what=name)[0]
     columns = {}
     for place, column in enumerate(table.columns):
-        filled, distinct, numbers, dates, times, prose = row[1 + 6 * place : 7 + 6 * place]
+        filled, distinct, numbers, dates, times, other, prose = row[1 + 7 * place : 8 + 7 * place]
         cell = f"(SELECT DISTINCT trim({quoted(column)}) AS w FROM {table.relation}) WHERE w <> ''"
         words, others = [], []
         if 0 < distinct <= FEW_WORDS:
@@ -193,7 +205,7 @@ def _sheet(engine: Engine, root: Path, name: str) -> Sheet:
             others = _others(engine, column, table.relation)
         few = tuple(w for w, count in others if tellable(w, count)) if len(others) <= FEW_OTHERS else ()
         columns[column] = Column(
-            column, row[0], filled, distinct, numbers, dates, times, prose, tuple(words), few
+            column, row[0], filled, distinct, numbers, dates, times, other, prose, tuple(words), few
         )
     return Sheet(name, row[0], columns)
 

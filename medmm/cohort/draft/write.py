@@ -95,7 +95,7 @@ def _subjects(survey: Survey, parts: Parts) -> Lines:
 
 def _prediction_time(parts: Parts, time: tuple[str, int, int] | None) -> Lines:
     if time is None or parts.records is None:
-        question = "what happens on day 0, up to which everything is known?"
+        question = _unread(parts.records) or "what happens on day 0, up to which everything is known?"
         yield _line(0, "prediction_time", {"day": 0}, question)
         yield _line(
             0, "same_day", {"index_study": "not_known", "results": "not_known"}, "is day 0 itself known?"
@@ -111,6 +111,12 @@ def _prediction_time(parts: Parts, time: tuple[str, int, int] | None) -> Lines:
         yield f"# {name} is the StudyDate in {equal} of {compared}: the study of that day defines the moment"
     known = "known" if plain else "not_known"
     yield _line(0, "same_day", {"index_study": known, "results": "not_known"})
+
+
+def _unread(sheet: Sheet | None) -> str:
+    """Ask for dates of another form to be written anew; "" where a table has none."""
+    name = guess.unread_date(sheet)
+    return f"{flow(name)} has dates that are not read; {guess.REWRITE}" if name else ""
 
 
 def _outcomes(survey: Survey, parts: Parts) -> Lines:
@@ -157,7 +163,9 @@ def _biomarkers(survey: Survey, parts: Parts, *, dated: bool) -> Lines:
     when = sheet.columns.get(columns.get("time") or columns.get("day") or "")
     missing = sheet.rows - (when.filled if when else 0)
     if missing:
-        question = f"{missing} of {sheet.rows} results have no date; if known in time, {{assume_known: why}}"
+        question = _unread(sheet) or (
+            f"{missing} of {sheet.rows} results have no date; if known in time, {{assume_known: why}}"
+        )
         yield _line(1, "undated", "refuse", question)
     yield "  results:"
     named: set[str] = set()
@@ -223,7 +231,7 @@ def _result(code: str, name: str, units: Mapping[str, int]) -> Line:
                 question = (
                     f"some are in {other!r}: map it under `biomarkers.units`, or give molar_mass_g_per_mol"
                 )
-    if guess.CONSEQUENCE.search(name):
+    if guess.sounds_later(name):
         question = "its name sounds like the time after; was it known?"
     return Line(value | {"unit": unit} | _from_catalogue(test, unit) | {"summary": "last"} | label, question)
 
@@ -303,13 +311,16 @@ def _never_columns(survey: Survey, parts: Parts) -> Iterator[tuple[str, dict[str
 def _unmapped(column: Column) -> Line:
     if column.filled == 0:
         return Line("empty throughout")
+    if column.is_other_date:
+        return Line("its dates are of another form", guess.REWRITE)
     return Line("not mapped to anything", "is it needed?")
 
 
 def _splits(survey: Survey, parts: Parts) -> Lines:
-    found = [slug(c) for sheet in parts.labels for c in guess.outcomes(sheet, survey)][:1]
-    found += [_block_name(f, m, survey) for f in survey.folders for m in f.by_modality()]
-    yield _line(0, "splits", {"by": "patient", "stratify": found, "folds": 5, "seed": 0})
+    outcome = [slug(c) for sheet in parts.labels for c in guess.outcomes(sheet, survey)][:1]
+    question = "" if outcome else "name the outcome in `stratify` too, so that every fold has its share"
+    found = outcome + [_block_name(f, m, survey) for f in survey.folders for m in f.by_modality()]
+    yield _line(0, "splits", {"by": "patient", "stratify": found, "folds": 5, "seed": 0}, question)
 
 
 def slug(text: str) -> str:
