@@ -111,6 +111,16 @@ class Shifted:
 Calibration: TypeAlias = Platt | Shifted
 
 
+def flat_told(calibrations: Mapping[str, Calibration]) -> list[str]:
+    """Say of which outcomes every patient is told the same, because the calibration's slope is 0."""
+    return [
+        f"{outcome}: out-of-fold the fused model does not rank the patients, so its calibration (slope 0)"
+        " gives all of them the same; its scores tell nothing"
+        for outcome, calibration in calibrations.items()
+        if calibration.slope == 0
+    ]
+
+
 def calibration_from_json(values: Mapping[str, object]) -> Calibration:
     """Read either map from its JSON values.
 

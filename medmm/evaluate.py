@@ -9,6 +9,7 @@ import numpy as np
 
 from medmm.arrays import Float64
 from medmm.bundle import Bundle, load
+from medmm.calibration import flat_told
 from medmm.cohort.access import open_cohort
 from medmm.evaluation.discrimination import performance
 from medmm.evaluation.kinds import confused
@@ -75,6 +76,7 @@ def _lines(bundle: Bundle, task: Task, found: tuple[Float64, Float64], labels: F
     confusion = confused(task, truth, calibrated)
     return [
         head + counted,
+        *flat_told({task.name: bundle.calibrations[task.name]}),
         *(f"{name:<12} {figure}" for name, figure in figures.items()),
         *(taken_for(task.classes, confusion.tolist()) if confusion is not None else []),
         *([f"fewer than {CLAIM} events: an indication, not a claim"] if fewest < CLAIM else []),

@@ -13,6 +13,7 @@ import numpy as np
 
 from medmm import choosing, tracking
 from medmm.arrays import Ints
+from medmm.calibration import flat_told
 from medmm.cohort.link import Cohort
 from medmm.cohort.spec import CohortSpec
 from medmm.cohort.split import Splits
@@ -138,7 +139,7 @@ def training_page(
         chosen=chosen_sections(choice.evidence, choice.decision) if choice.evidence else None,
         curves=tuple(curves),
         settings=tuple((key, str(value)) for key, value in recipe.fitting.model_dump().items()),
-        warnings=notices,
+        warnings=(*notices, *_flat(judgements)),
     )
 
 
@@ -241,10 +242,15 @@ def summary(trained: Trained) -> list[str]:
         lines.append(
             judgement.verdict.sentence() if judgement.verdict else "no image to judge, or nothing beside it"
         )
+    lines += [f"notice   {notice}" for notice in _flat(trained.judgements)]
     lines += choosing.said(trained.decision, trained.notice, trained.routing)
     lines.append(f"report   {trained.run / 'training.html'}")
     lines += [f"bundle   {trained.bundle}", f"sha256   {trained.sha256}"]
     return lines
+
+
+def _flat(judgements: Mapping[str, Judgement]) -> list[str]:
+    return flat_told({name: judgement.calibration for name, judgement in judgements.items()})
 
 
 def _kind_lines(judgement: Judgement) -> list[str]:

@@ -26,7 +26,7 @@ from medmm.fitting.rehearsal import rehearse as rehearsed
 from medmm.recipe import LateStack, Recipe, check_outcome, cohort_folder, load_recipe
 from medmm.redteam.record import record
 from medmm.report.images import Tile, contact_sheet
-from medmm.report.page import write_page
+from medmm.report.page import write_page, write_private
 from medmm.report.training import render_training
 from medmm.sample import Patient
 from medmm.sealing import seal
@@ -140,6 +140,7 @@ def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> 
     The prepared images stay in the cache, so the run that follows starts at once.
     """
     recipe = planned.recipe
+    _make_private(runs)
     work, cache = runs / "rehearsal", runs / "cache"
     problem = assemble(recipe, planned.cohort, planned.patients, work=work, cache=cache, progress=progress)
     notices = choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
@@ -157,7 +158,7 @@ def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> 
         for cost in rehearsal.costs
     ]
     lines.append(
-        f"cost     {rehearsal.networks} networks, at most {rehearsal.seconds / 60:.0f} minutes here, "
+        f"cost     {rehearsal.networks} networks, at most {max(1, rehearsal.seconds / 60):.0f} min here, "
         f"{rehearsal.peak_gigabytes:.1f} GB"
         + (f", {1 + len(planned.more)} cross-validations with other folds" if planned.more else "")
     )
@@ -171,7 +172,7 @@ def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> 
             Tile(np.asarray(prepared.array[row], np.float32), kind.kind, f"{row + 1}")
             for row in range(min(SHEET_TILES, len(prepared.array)))
         ]
-        sheet.write_bytes(contact_sheet(tiles))
+        write_private(contact_sheet(tiles), sheet)
         lines.append(f"look at  {sheet}: what the network sees of {name}")
     return lines
 
@@ -231,15 +232,23 @@ def open_run(planned: Plan, runs: Path, resume: Path | None = None) -> Path:
         return resume
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     run = runs / f"{planned.recipe.name}-{stamp}-{secrets.token_hex(2)}"
+    _make_private(runs)
     try:
-        if not runs.exists():
-            runs.mkdir(parents=True, mode=0o700)  # images, splits and tracking are this user's alone
         run.mkdir(mode=0o700)
         (run / "run.json").write_text(json.dumps(identity, indent=1))
         planned.splits.save(run / "splits.json")
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write to {str(runs)!r}: {told(error)}; choose another --runs") from error
     return run
+
+
+def _make_private(runs: Path) -> None:
+    """Make the folder of all runs this user's alone: images, splits and tracking lie in it."""
+    try:
+        if not runs.exists():
+            runs.mkdir(parents=True, mode=0o700)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write to {str(runs)!r}: {told(error)}; choose another --runs") from error
 
 
 def _epochs(progress: Progress | None, planned: Plan) -> Callable[[str, int, Mapping[str, float]], None]:

@@ -149,6 +149,8 @@ def test_pretrained_weights_of_the_right_shape_are_taken(
     encoder = "{kind: cnn, channels: [4, 8], pretrained: {file: weights.safetensors}}"
     done = rehearse(IMAGE.format(side=16, encoder=encoder))
     assert done.code == 0, done.err
+    (sheet,) = (tmp_path / "runs").glob("*.png")  # patients are on it
+    assert [place.stat().st_mode & 0o077 for place in (sheet, sheet.parent)] == [0, 0]
 
 
 def test_too_many_results_a_patient(rehearse: Callable[..., Said]) -> None:

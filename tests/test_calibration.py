@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medmm.calibration import Platt, sigmoid
+from medmm.calibration import Platt, flat_told, sigmoid
 from medmm.errors import BundleError
 
 FINITE = st.floats(-50, 50)
@@ -62,3 +62,10 @@ def test_a_map_that_would_turn_the_ranking_is_refused(slope: float) -> None:
 def test_a_damaged_calibration_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(BundleError, match="calibration"):
         Platt.from_json(values)
+
+
+def test_a_slope_of_zero_is_told_as_what_it_means() -> None:
+    told = flat_told({"ill": Platt(0.0, -1.0), "stay": Platt(0.5, 0.0)})
+    assert len(told) == 1
+    assert told[0].startswith("ill: ")
+    assert "gives all of them the same" in told[0]

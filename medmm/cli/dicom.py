@@ -47,6 +47,7 @@ def dicom_inspect(
     from medmm.dicom.inspect import inspect, table_lines
     from medmm.outputs.certificates import check_place, write_certificates
     from medmm.report.images import Tile, contact_sheet
+    from medmm.report.page import write_private
 
     check_place(sheet, "PNG")
     if certificates is not None:
@@ -58,7 +59,7 @@ def dicom_inspect(
         out.print(line, markup=False)
     pictures = [entry.picture for entry in found if entry.picture]
     tiles = [Tile(picture.array[None], "intensity", picture.caption, picture.axes) for picture in pictures]
-    sheet.write_bytes(contact_sheet(tiles))
+    write_private(contact_sheet(tiles), sheet)
     if certificates is not None:
         rows = [entry.certificate.row(site_key()) for entry in found]
         write_certificates(rows, certificates)

@@ -80,6 +80,7 @@ def train(
             lines = story.rehearse(planned, runs, progress=bars)
         else:
             run = story.open_run(planned, runs, resume)
+            err.print(f"run      {run}; if it is stopped, --resume takes it up", markup=False)
             try:
                 trained = story.train(planned, run, register=not smoke, progress=bars)
             except KeyboardInterrupt:

@@ -69,7 +69,8 @@ class Verdict:
         """Return the verdict in plain words, with its figures."""
         answer = {
             "helps": "The image helps",
-            "does not help": f"The image does not help (a gain of {self.margin:.2f} or more is excluded)",
+            "does not help": f"The image does not help (a gain of {self.margin:.2f} or more over"
+            f" {self._excluding()} is excluded)",
             "cannot tell": "These data cannot tell whether the image helps",
         }[self.word]
         counted = f" ({self.events} events)" if self.events >= 0 else ""
@@ -100,6 +101,11 @@ class Verdict:
             )
         others = [name for name in rest if name not in (TABLES, best)]
         return parts + [f"{self._of(name)}, difference {self._gain(name)}" for name in others]
+
+    def _excluding(self) -> str:
+        """Name the table-only models over which a gain that would count is excluded."""
+        deciding = [name for name in TABLE_ONLY if name in self.differences]
+        return " and ".join(name for name in deciding if self.differences[name].upper < self.margin)
 
     def _of(self, name: str) -> str:
         return f"{name} {self.aurocs[name].value:.2f}"

@@ -38,6 +38,8 @@ class Estimate:
     upper: float
 
     def __str__(self) -> str:
+        if not np.isfinite(self.value):
+            return "not defined"
         return f"{self.value:.2f} ({self.lower:.2f} to {self.upper:.2f})"
 
 

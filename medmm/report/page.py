@@ -54,14 +54,23 @@ def write_page(html: str, path: Path) -> None:
     Raises:
         OutputError: if the folder cannot be made or written.
     """
+    write_private(html.encode("utf-8"), path)
+
+
+def write_private(content: bytes, path: Path) -> None:
+    """Write a page or a picture of patients, as :func:`write_page` does.
+
+    Raises:
+        OutputError: if the folder cannot be made or written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".page-", suffix=".html", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=".page-", suffix=path.suffix, dir=path.parent)
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write a report in {str(path.parent)!r}: {told(error)}") from error
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(html)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)

@@ -89,7 +89,7 @@ def test_a_table_model_that_the_fused_one_does_not_beat_decides() -> None:
     strong = 10.0 * labels
     found = verdict(labels, folds, {"fused": strong, "tables": weak, "trees": strong, "image": weak})
     assert found.word == "does not help"
-    assert "a gain of 0.02 or more is excluded" in found.sentence()
+    assert "a gain of 0.02 or more over trees is excluded" in found.sentence()
     assert "image " in found.sentence()
 
 

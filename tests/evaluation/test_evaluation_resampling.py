@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medmm.evaluation.discrimination import auprc_measure, auroc_measure
-from medmm.evaluation.resampling import bootstrap, resampled_weights
+from medmm.evaluation.resampling import Estimate, bootstrap, resampled_weights
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -97,3 +97,8 @@ def test_two_perfect_models_do_not_differ_in_their_last_bits(seed: int) -> None:
     )
     assert (found["one"].lower, found["one"].upper) == (1.0, 1.0)
     assert (found["gain"].lower, found["gain"].upper) == (0.0, 0.0)
+
+
+def test_a_figure_that_is_none_is_not_defined() -> None:
+    assert str(Estimate(float("nan"), float("nan"), float("nan"))) == "not defined"
+    assert str(Estimate(0.5, 0.25, 0.75)) == "0.50 (0.25 to 0.75)"
