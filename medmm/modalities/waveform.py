@@ -36,6 +36,9 @@ FARTHEST_MV = 10.0
 FARTHEST_SD = 5.0
 """Standardised amplitudes end here."""
 
+PICTURES = frozenset({"CR", "CT", "DX", "MG", "MR", "NM", "OCT", "OP", "PT", "RF", "RG", "SC", "US", "XA"})
+"""DICOM modalities whose series are pictures (PS3.3 C.7.3.1.1.1)."""
+
 NORMAL_90 = 3.29
 """The middle 90 % of a normal distribution spans this many standard deviations."""
 
@@ -104,8 +107,8 @@ class Waveform(Modality):
     ``transform`` gives float32 ``[channel, sample]``, in millivolts or in robust standard deviations.
 
     Raises:
-        ConfigError: if the cohort declares no series for it, or the recording is shorter than the encoder's
-            stride.
+        ConfigError: if the cohort declares no series for it, or one of pictures, or the recording is
+            shorter than the encoder's stride.
     """
 
     kind = "waveform"
@@ -118,6 +121,11 @@ class Waveform(Modality):
             raise ConfigError(
                 f"modality {name!r} is of kind 'waveform' but the cohort declares no series of"
                 " `kind: intensity` for it under `images`"
+            )
+        if declaration.modality in PICTURES:
+            raise ConfigError(
+                f"modality {name!r} is of kind 'waveform' but its series are {declaration.modality},"
+                " which are images; say `kind: image` in the recipe, or declare a series of `modality: ECG`"
             )
         block = self.settings.encoder
         if self.settings.samples < block.reduction:

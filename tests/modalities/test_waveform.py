@@ -143,6 +143,8 @@ def test_refusals_say_what_to_do(tmp_path: Path) -> None:
         waveform().load(SeriesSource(source.files * 2))
     with pytest.raises(ConfigError, match="shrinks the time axis 32 times, and a recording has 20 samples"):
         waveform(seconds=0.2, encoder=WaveformEncoderSettings(kind="resnet10"))
+    with pytest.raises(ConfigError, match="its series are CT, which are images; say `kind: image`"):
+        Waveform("ct", WaveformSettings(), ImageSpec(dir="dicom", modality="CT"))
     with pytest.raises(ConfigError, match="declares no series"):
         Waveform("ecg", WaveformSettings(), {})
 
