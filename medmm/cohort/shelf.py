@@ -1,4 +1,4 @@
-"""Rows put aside by ranges of subjects in one file, so that memory holds one range at a time."""
+"""Rows put aside by ranges of subjects, in memory and then in one file, and read a range at a time."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ class Shelf:
         path: a file in a private folder; it is made, and whoever owns the folder removes it.
         kinds: the type of each column.
         step: subjects to a range.
+        held_bytes: so much is held in memory, the rest in the file.
     """
 
-    def __init__(self, path: Path, kinds: Mapping[str, np.dtype[Any]], step: int) -> None:
+    def __init__(
+        self, path: Path, kinds: Mapping[str, np.dtype[Any]], step: int, *, held_bytes: int = 0
+    ) -> None:
         self._file = path.open("w+b", buffering=0)
         self._kinds = kinds
         self._step = step
+        self._room = self._held_bytes = held_bytes
         self._end = 0
-        # per lot: where each column begins, and at which row each range
-        self._lots: list[tuple[dict[str, int], NDArray[np.int64]]] = []
+        # per lot: each column, or where it begins in the file; and at which row each range does
+        self._lots: list[tuple[dict[str, NDArray[Any] | int], NDArray[np.int64]]] = []
 
     def __enter__(self) -> Shelf:
         return self
@@ -41,6 +45,11 @@ class Shelf:
     def __len__(self) -> int:
         """The number of ranges up to the last one with a row."""
         return max((len(edges) - 1 for _, edges in self._lots), default=0)
+
+    def clear(self) -> None:
+        """Take every row away."""
+        self._lots.clear()
+        self._room, self._end = self._held_bytes, 0
 
     def put(self, subject: NDArray[Any], rows: Columns, which: NDArray[np.intp]) -> None:
         """Add some of the rows.
@@ -57,31 +66,42 @@ class Shelf:
         small = number.astype(np.uint16) if last < 1 << 16 else number  # the sort is linear then
         order = which[np.argsort(small, kind="stable")]
         edges = np.concatenate([[0], np.cumsum(np.bincount(small, minlength=last + 1))])
-        begins = {}
+        self._room -= len(order) * sum(kind.itemsize for kind in self._kinds.values())
+        lot: dict[str, NDArray[Any] | int] = {}
         for name, kind in self._kinds.items():
-            begins[name] = self._end
-            column = rows[name][order].astype(kind, copy=False).view(np.uint8).data
-            self._file.seek(self._end)
-            while column:
-                written = self._file.write(column)
-                self._end += written
-                column = column[written:]
-        self._lots.append((begins, edges))
+            column = rows[name][order].astype(kind, copy=False)
+            lot[name] = column if self._room >= 0 else self._written(column)
+        self._lots.append((lot, edges))
+
+    def _written(self, column: NDArray[Any]) -> int:
+        """Append a column to the file and return where it begins."""
+        begin = self._end
+        self._file.seek(begin)
+        left = column.view(np.uint8).data
+        while left:
+            written = self._file.write(left)
+            self._end += written
+            left = left[written:]
+        return begin
 
     def take(self, number: int) -> dict[str, NDArray[Any]]:
         """Return the rows of one range, lot by lot."""
         parts = [
-            (begins, int(edges[number]), int(edges[number + 1]))
-            for begins, edges in self._lots
+            (lot, int(edges[number]), int(edges[number + 1]))
+            for lot, edges in self._lots
             if number + 1 < len(edges)
         ]
         size = sum(stop - start for _, start, stop in parts)
         found = {name: np.empty(size, dtype=kind) for name, kind in self._kinds.items()}
         for name, column in found.items():
             filled = 0
-            for begins, start, stop in parts:
-                self._file.seek(begins[name] + start * column.itemsize)
-                self._fill(column[filled : filled + stop - start])
+            for lot, start, stop in parts:
+                space, place = column[filled : filled + stop - start], lot[name]
+                if isinstance(place, int):
+                    self._file.seek(place + start * column.itemsize)
+                    self._fill(space)
+                else:
+                    space[:] = place[start:stop]
                 filled += stop - start
         return found
 
