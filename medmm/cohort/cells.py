@@ -76,7 +76,7 @@ class Read:
             found: the columns of :data:`COLUMNS`.
         """
         cell, result, tag = found["cell"], found["result"], found["tag"]
-        number, by_cell = self._number[cell], self._fate[cell]
+        number, by_cell = self._number.take(cell), self._fate.take(cell)
         raw = number
         if self.cells.numbers:
             raw = found["value"]
@@ -105,7 +105,7 @@ class Read:
         """Convert numbers by their units' scale and judge each, as ``values.read_number`` does."""
         specs = [spec for _, spec in self._inputs]
         nowhere = (-np.inf, np.inf)
-        low, high = (np.array([(s.plausible or nowhere)[end] for s in specs])[result] for end in (0, 1))
+        low, high = (np.array([(s.plausible or nowhere)[end] for s in specs]).take(result) for end in (0, 1))
         with np.errstate(invalid="ignore"):
             number = raw if (scale == 1.0).all() else np.where(scale == 1.0, raw, raw * scale)
             number = number + 0.0
@@ -116,7 +116,8 @@ class Read:
             number = np.where(np.isposinf(raw), ceiling, np.where(np.isneginf(raw), floor, number))
         with np.errstate(invalid="ignore"):
             implausible = (number < low) | (number > high)
-        fate = np.where((fate == 0) & implausible, np.uint8(FATE["implausible"]), fate)
+        if implausible.any():
+            fate = np.where((fate == 0) & implausible, np.uint8(FATE["implausible"]), fate)
         odd = ~np.isfinite(raw)
         if odd.any():
             limitless = (fate == 0) & np.isinf(raw) & np.isnan(number)
@@ -150,6 +151,8 @@ class Read:
 
 def _fate(by_time: Ints, by_cell: Ints) -> Ints:
     """Withdrawn goes before what cannot be read, that before the time, and that before the number."""
+    if not by_cell.any():
+        return by_time
     unread = np.isin(by_cell, [FATE[fate] for fate in ("missing", "unparsable", "without a unit")])
     settled = (by_time == FATE["withdrawn"]) | ((by_time != 0) & ~unread)
     return np.where(settled, by_time, by_cell)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import secrets
@@ -16,7 +15,7 @@ KEY_BYTES = 32
 
 def pseudonym(key: bytes, identifier: str) -> str:
     """Return 16 hex digits of HMAC-SHA256(key, identifier); bytes that are no UTF-8 count as they stand."""
-    return hmac.new(key, identifier.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:16]
+    return hmac.digest(key, identifier.encode(errors="surrogatepass"), "sha256")[:8].hex()
 
 
 def key_file() -> Path:
