@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
@@ -115,7 +117,20 @@ def link(
             cache=index_cache,
             progress=progress,
         )
-        return _join(opened, archive, key)
+        with _without_collections():
+            return _join(opened, archive, key)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """A join makes many small objects and no circles; the collector would look for some again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
@@ -126,6 +141,7 @@ def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
     predictions, clocks = _prediction_times(opened, archive, listed)
     labels = opened.labels()
     rows, reader = opened.records(predictions)
+    subgroups = spec.subgroups
     choices = {subject: archive.choose(subject, moment) for subject, moment in predictions.items()}
     excluded = dict.fromkeys(everybody - found, "not_in_any_source")
     excluded |= dict.fromkeys(found - set(listed), "not_in_subjects")
@@ -134,6 +150,8 @@ def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
     kept = sorted(set(predictions) - set(excluded))
     chosen = {subject: choices[subject] for subject in kept}
     results, notes = _long_tables(opened, {subject: predictions[subject] for subject in kept})
+    everybody |= results.others
+    excluded |= dict.fromkeys(results.others - set(listed), "not_in_subjects")
     if spec.records and not opened.restricted:
         reader.check(spec.records)
     tables = _tables(spec, results, notes)
@@ -144,7 +162,7 @@ def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
             tables(rows.get(subject, {}), place)
             | {block: archive.source(block, chosen[subject][block], key) for block in spec.images},
             {name: found[subject] for name, found in labels.items() if subject in found},
-            {name: rows[subject][name].text for name in spec.subgroups},
+            {name: rows[subject][name].text for name in subgroups},
         )
         for place, subject in enumerate(kept)
     )

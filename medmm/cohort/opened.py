@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -42,7 +42,6 @@ class Opened:
         tables: by the name that the specification gives them.
         wanted: the subjects asked for; None for everybody.
         outcomes: whether outcome tables are read.
-        trimmed: columns of ids, by table, whose cells were seen to have no space around them.
     """
 
     engine: Engine
@@ -50,7 +49,6 @@ class Opened:
     tables: Mapping[str, Table]
     wanted: tuple[str, ...] | None
     outcomes: bool
-    trimmed: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -82,7 +80,10 @@ class Opened:
         return self._ids(self.table(self.spec.subjects), self.spec.subjects.id, unique=True)
 
     def everywhere(self) -> set[str]:
-        """Return the ids of every table that is read; of those asked for, when only some are."""
+        """Return the ids of every table that is read; of those asked for, when only some are.
+
+        Where everybody is joined, the ids of the results come out of their join (``Results.others``).
+        """
         spec, subject = self.spec, self.spec.subjects.id
         wide_tables = [(self.table(spec.subjects), subject)]
         if spec.prediction_time.table:
@@ -102,6 +103,9 @@ class Opened:
         }
         if self.wanted is not None and found.issuperset(self.wanted):
             return found  # one patient is not worth a pass over every result
+        if spec.biomarkers and not self.restricted:
+            joined = (self.table(spec.biomarkers), spec.biomarkers.columns.id or subject)
+            long_tables = [one for one in long_tables if one != joined]
         return found | {
             i for table, column in dict.fromkeys(long_tables) for i in self._ids(table, column, unique=False)
         }
@@ -217,11 +221,7 @@ class Opened:
 
     def table(self, part: _Part) -> Table:
         """Return the table of a part of the specification, and of its rows those that count."""
-        table = self.tables[part.table or ""].where(part.where)
-        return replace(table, trimmed=self.trimmed.get(table.name, frozenset()))
+        return self.tables[part.table or ""].where(part.where)
 
     def _ids(self, table: Table, column: str, *, unique: bool) -> list[str]:
-        ids = wide.ids(self.engine, table, column, restricted=self.restricted, unique=unique)
-        if ids.trimmed and not self.restricted and table.relation == self.tables[table.name].relation:
-            self.trimmed[table.name] = self.trimmed.get(table.name, frozenset()) | {column}
-        return ids.found
+        return wide.ids(self.engine, table, column, restricted=self.restricted, unique=unique).found

@@ -8,9 +8,11 @@ A window of ``window_days`` includes both ends. A dated result goes before an un
 # ruff: noqa: S608 - identifiers and literals go through quoted() and literal()
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from medmm.cohort import wide
 from medmm.cohort.blocks import Biomarkers
 from medmm.cohort.candidates import ODD_YEARS, Candidates, mapped, sql_text, stage
 from medmm.cohort.cells import COLUMNS, Read, unit_complaint
@@ -30,7 +32,7 @@ GROUPS_AT_ONCE = 1 << 16
 
 
 HELD_MB = 384
-"""So many MB of summaries are held in memory; more lie in files without a name, mapped."""
+"""So many MB of rows put aside, and of summaries, are held in memory; more lie in files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Results:
         unparsable: per result, cells that could not be read and how often each stands there.
         courses: per position of a subject, the results declared with ``series: true``, one by one; a subject
             without any has no entry.
+        odd: per finding, how often it was met, and up to three positions of subjects.
+        others: the ids of the table, where it may hold any that no kept subject has; else none.
     """
 
     rows: Mapping[int, Mapping[str, Value]]
@@ -54,6 +58,7 @@ class Results:
     unparsable: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     courses: Mapping[int, TimedSeries] = field(default_factory=dict)
     odd: Mapping[str, tuple[int, Sequence[int]]] = field(default_factory=dict)
+    others: frozenset[str] = frozenset()
 
 
 def keys(results: Mapping[str, ResultSpec]) -> tuple[str, ...]:
@@ -90,50 +95,95 @@ def look_back(
         DataError: if times cannot be compared, or a result declares no unit but has one.
     """
     inputs = [(name, result) for name, result in spec.results.items() if result.role == "input"]
-    numbers = _raw(engine, spec, table, id_column, restricted=restricted)
+    long = _Long(engine, spec, table, id_column, same_day, restricted)
+    numbers = _raw(engine, spec, table, id_column, restricted=restricted, trimmed=restricted)
     _kinds(engine, spec, [name for name, _ in inputs], table.name)
     total, fates = _fates_by_code(engine, spec, restricted=restricted)
-    candidates = stage(engine, spec, inputs, table.name, numbers=numbers, same_day=same_day)
     step = _step(engine, len(inputs), total)
-    with Shelf(engine.private("rows"), COLUMNS, step) as shelf:
-        batches = (
-            # one patient: not worth a library that moves many rows
-            iter((engine.arrays(candidates.sql),))
-            if restricted
-            else engine.batches(candidates.sql, ROWS_AT_ONCE, what=table.name)
-        )
-        candidates.put_aside(batches, shelf, table.name)
+    with Shelf(engine.private("rows"), COLUMNS, step, held_bytes=HELD_MB << 20) as shelf:
+        candidates, others = long.put_aside(shelf, inputs, total, numbers=numbers)
         read = Read.of(candidates.cells, inputs, numbers=numbers)
         blocks = _blocks(spec, inputs, read, shelf, step)
     if not restricted:
         _check_share(spec, inputs, read)
     names = [[key_of(name, result, s) for s in result.summaries] for name, result in inputs]
     rows = Summaries(blocks, read.cells, inputs, names)
+    return Results(
+        rows,
+        _counts(blocks, read, candidates.later, fates),
+        total,
+        rows.undated,
+        _listed(inputs, read),
+        {subject: course for block in blocks for subject, course in block.courses.items()},
+        _odd(spec, inputs, blocks, candidates),
+        others,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Long:
+    """A long table on its way to the shelf."""
+
+    engine: Engine
+    spec: Biomarkers
+    table: Table
+    id_column: str
+    same_day: bool
+    restricted: bool
+
+    def put_aside(
+        self, shelf: Shelf, inputs: Sequence[tuple[str, ResultSpec]], total: int, *, numbers: bool
+    ) -> tuple[Candidates, frozenset[str]]:
+        """Put the rows of kept subjects aside; return them, and the table's ids where there may be others.
+
+        Ids are joined as they stand. Only where a row is left over may there be one that no kept subject has,
+        or one with a space around it: then the ids are read, and in the second case joined again.
+        """
+        found = self._once(shelf, inputs, numbers=numbers)
+        if self.restricted or found.met == total:
+            return found, frozenset()
+        ids = wide.ids(self.engine, self.table, self.id_column, restricted=False, unique=False)
+        if not ids.trimmed:
+            _raw(self.engine, self.spec, self.table, self.id_column, restricted=False, trimmed=True)
+            shelf.clear()
+            found = self._once(shelf, inputs, numbers=numbers)
+        return found, frozenset(ids.found)
+
+    def _once(self, shelf: Shelf, inputs: Sequence[tuple[str, ResultSpec]], *, numbers: bool) -> Candidates:
+        name = self.table.name
+        found = stage(self.engine, self.spec, inputs, name, numbers=numbers, same_day=self.same_day)
+        found.put_aside(_batches(self.engine, found.sql, name, restricted=self.restricted), shelf, name)
+        return found
+
+
+def _counts(blocks: Sequence[Block], read: Read, later: int, fates: Mapping[str, int]) -> dict[str, int]:
+    """Return how many rows met which fate; each has one."""
     picks, used = sum(block.picks for block in blocks), sum(block.used for block in blocks)
     met = {FATES[number]: int(count) for number, count in enumerate(read.fates) if count}
     fine = met.pop("", 0)
-    met |= {"later": candidates.later} | fates
+    met |= {"later": later, **fates}
     met["not in the cohort"] = (
         fates.get("not in the cohort", 0)
         - fine
         - sum(count for fate, count in met.items() if fate not in fates)
     )
     counts = {"used": used, "duplicate": fine - picks, "not chosen": picks - used, **met}
-    return Results(
-        rows,
-        {fate: count for fate, count in counts.items() if count or fate == "used"},
-        total,
-        rows.undated,
-        _listed(inputs, read),
-        {subject: course for block in blocks for subject, course in block.courses.items()},
-        _odd(spec, inputs, blocks, candidates),
-    )
+    return {fate: count for fate, count in counts.items() if count or fate == "used"}
 
 
-def _raw(engine: Engine, spec: Biomarkers, table: Table, id_column: str, *, restricted: bool) -> bool:
+def _batches(engine: Engine, sql: str, name: str, *, restricted: bool) -> Iterator[dict[str, Any]]:
+    if restricted:
+        return iter((engine.arrays(sql),))  # one patient: not worth a library that moves many rows
+    return engine.batches(sql, ROWS_AT_ONCE, what=name)
+
+
+def _raw(
+    engine: Engine, spec: Biomarkers, table: Table, id_column: str, *, restricted: bool, trimmed: bool
+) -> bool:
     """The relation ``raw``; return whether its values are numbers, and not text that has to be read.
 
-    What a file keeps as numbers and as times is not turned into text and back.
+    What a file keeps as numbers and as times is not turned into text and back. To trim every id costs as much
+    as to join by it, so it is done only where asked for.
     """
     columns = spec.columns
     kinds = table.kinds
@@ -145,9 +195,8 @@ def _raw(engine: Engine, spec: Biomarkers, table: Table, id_column: str, *, rest
         available = sql_text(columns.available_at)
     taken = sql_text(columns.time or columns.day)
     relation = table.native if numbers or instants else table.relation
-    id_text = relation == table.relation or kinds.get(id_column) == "VARCHAR"
     cells = {
-        "id": quoted(id_column) if id_column in table.trimmed and id_text else sql_text(id_column),
+        "id": sql_text(id_column) if trimmed else f"CAST({quoted(id_column)} AS VARCHAR)",
         "code": sql_text(columns.code),
         "name": sql_text(columns.name),
         "value": quoted(columns.value) if numbers else sql_text(columns.value),
@@ -162,7 +211,7 @@ def _raw(engine: Engine, spec: Biomarkers, table: Table, id_column: str, *, rest
     # one patient: one pass over the file; everybody: a view, so that a table beyond memory stays on disk
     kind, where = ("TABLE", " WHERE id IN (SELECT id FROM wanted)") if restricted else ("VIEW", "")
     engine.run(
-        f"CREATE TEMP {kind} raw AS SELECT * FROM (SELECT {listed} FROM {relation}){where}",
+        f"CREATE OR REPLACE TEMP {kind} raw AS SELECT * FROM (SELECT {listed} FROM {relation}){where}",
         what=table.name,
     )
     return numbers
@@ -230,7 +279,7 @@ def _blocks(
     for number in range(len(shelf)):
         rows = read.rows(number * step, shelf.take(number))
         held.append(summarise(rows, read.cells, inputs, highest=highest))
-        size += sum(array.nbytes for array in held[-1].arrays)
+        size += sum({id(array): array.nbytes for array in held[-1].arrays}.values())
         if size > HELD_MB << 20:
             laid_down += on_disk(held)
             held, size = [], 0

@@ -33,7 +33,6 @@ class Table:
         canonical: whether a source has given its columns their meaning, so that none needs a role.
         native: the same with the types of the file, where it has any.
         kinds: those types, by column.
-        trimmed: columns whose cells are known to have no space around them.
         remark: what a person should know about how it was read; empty when nothing.
     """
 
@@ -44,7 +43,6 @@ class Table:
     remark: str = ""
     native: str = ""
     kinds: Mapping[str, str] = field(default_factory=dict, compare=False)
-    trimmed: frozenset[str] = field(default=frozenset(), compare=False)
 
     def where(self, conditions: Where) -> Table:
         """Return the rows whose columns hold the words asked for.

@@ -79,16 +79,51 @@ def test_the_size_of_a_range_does_not_show(
         assert _told(small) == at_once
 
 
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_space_around_an_id_changes_nothing(small: Any, kind: str) -> None:
+    _write(small, numbers=True, seed=3)
+    small.spec["biomarkers"]["table"] = f"results.{kind}"
+    told = []
+    for pad in ("", "if(hash(value) % 3 = 0, ' ', '')"):
+        with duckdb.connect() as made:
+            source = f"{small.root}/results.parquet"
+            made.execute(f"CREATE TABLE found AS FROM '{source}'")
+            made.execute(f"UPDATE found SET patient_id = concat({pad or repr('')}, patient_id)")
+            made.execute(f"COPY found TO '{small.root}/results.{kind}'")
+        told.append(_told(small))
+    assert told[0] == told[1]
+    assert small.link().flow.subjects.parts["not_in_subjects"] == 2
+
+
+def test_whether_every_row_is_of_the_cohort_does_not_show(small: Any) -> None:
+    _write(small, numbers=True, seed=4)
+    with_others = small.link()
+    with duckdb.connect() as made:
+        path = f"{small.root}/results.parquet"
+        made.execute(f"CREATE TABLE kept AS SELECT * FROM '{path}' WHERE patient_id < '040'")
+        made.execute(f"COPY kept TO '{path}' (FORMAT parquet)")
+    without = small.link()
+    assert without.digest == with_others.digest
+    assert with_others.flow.results.parts["not in the cohort"] > 0
+    assert "not in the cohort" not in without.flow.results.parts
+    assert with_others.excluded == dict.fromkeys(("040", "041"), "not_in_subjects")
+    assert not without.excluded
+
+
 def test_a_code_without_one_usable_row_is_missing(small: Any) -> None:
     small.spec["biomarkers"]["results"]["crp"] |= {"summary": ["min"]}
     small.results([("001", "1.0", "mg/L", "2024-03-05 08:00:00")])
     assert small.values()["crp"].status is Status.MISSING
 
 
-def test_a_shelf_gives_back_what_was_put(tmp_path: Any) -> None:
+@pytest.mark.parametrize("held_bytes", [0, 1000, 1 << 20])
+def test_a_shelf_gives_back_what_was_put(tmp_path: Any, held_bytes: int) -> None:
     chance = np.random.default_rng(0)
     lots = [chance.integers(0, 50, size) for size in (100, 0, 7)]
-    with Shelf(tmp_path / "rows", {"subject": np.dtype(np.int32), "x": np.dtype(np.float64)}, 8) as shelf:
+    kinds = {"subject": np.dtype(np.int32), "x": np.dtype(np.float64)}
+    with Shelf(tmp_path / "rows", kinds, 8, held_bytes=held_bytes) as shelf:
+        shelf.put(lots[0], {"subject": lots[0], "x": lots[0] * 1.0}, np.arange(100))
+        shelf.clear()
         for lot in lots:
             shelf.put(lot, {"subject": lot, "x": lot * 0.5}, np.flatnonzero(lot % 5))
         found = [shelf.take(number) for number in range(len(shelf))]
