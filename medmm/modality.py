@@ -106,6 +106,16 @@ class Modality(ABC):
     def warm_start(self, encoder: nn.Module) -> None:  # noqa: B027 (most modalities begin at random)
         """Put pretrained weights into a fresh encoder before it is fitted; nothing by default."""
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the encoder stays as its pretrained weights left it."""
+        return False
+
+    @property
+    def augments(self) -> bool:
+        """Whether :meth:`augment` changes anything."""
+        return type(self).augment is not Modality.augment
+
     def augment(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return a randomly varied training batch ``[batch, *shape]``; the generator is all the chance."""
         return batch

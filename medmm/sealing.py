@@ -100,6 +100,12 @@ class _Sealed:
         return {"gate": self.gates, "reference_bases": self.bases}
 
 
+def shipped(chosen: Choice | None) -> list[str]:
+    """Return the models that go into the bundle beside the fused one, each once."""
+    routes = chosen.routing.submodels if chosen and chosen.routing else ()
+    return list(dict.fromkeys(route.model for route in routes))
+
+
 def seal(
     problem: Problem,
     out_of_fold: OutOfFold,
@@ -119,7 +125,7 @@ def seal(
         OutputError: if the place cannot be written.
     """
     routes = chosen.routing.submodels if chosen and chosen.routing else ()
-    final = final_network(problem, out_of_fold, list(dict.fromkeys(route.model for route in routes)))
+    final = final_network(problem, out_of_fold, shipped(chosen))
     sealing = _Sealing(problem, final, prepared_inputs(problem, final), judgements)
     with bundle.writing(run / "bundle") as folder:
         save_weights(final.network, folder / "weights.safetensors")

@@ -20,8 +20,10 @@ from medmm.cohort.split import assign, check_folds, decide
 from medmm.columns import ImageSpec
 from medmm.errors import ConfigError, OutputError, told
 from medmm.fitting.assemble import assemble, outer_folds, tasks_of, training_patients
-from medmm.fitting.crossval import fits, repeat
+from medmm.fitting.candidates import Problem
+from medmm.fitting.crossval import final_network, fits, repeat
 from medmm.fitting.partition import deal
+from medmm.fitting.processes import from_leader, leader_first, leads
 from medmm.fitting.rehearsal import rehearse as rehearsed
 from medmm.recipe import LateStack, Recipe, check_outcome, cohort_folder, load_recipe
 from medmm.redteam.record import record
@@ -29,10 +31,10 @@ from medmm.report.images import Tile, contact_sheet
 from medmm.report.page import write_page, write_private
 from medmm.report.training import render_training
 from medmm.sample import Patient
-from medmm.sealing import seal
+from medmm.sealing import seal, shipped
 from medmm.telling import Plan, Trained, summary, track, track_images, training_page
 
-__all__ = ["Plan", "Trained", "open_run", "plan", "rehearse", "summary", "train"]
+__all__ = ["Plan", "Trained", "follow", "leads", "open_run", "plan", "rehearse", "summary", "train"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -62,7 +64,8 @@ def plan(
     recipe = load_recipe(pipeline)
     folder = cohort_folder(recipe, pipeline)
     check_outcome(recipe, load_spec(folder))
-    linked = open_cohort(folder, root, progress=progress)
+    with leader_first():
+        linked = open_cohort(folder, root, progress=progress)
     linked, division = decide(linked, folder=folder, file=splits)
     cohort = assign(linked, division)
     patients = training_patients(cohort, recipe)
@@ -98,21 +101,14 @@ def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress
     earlier = tracked_as.read_text() if tracked_as.exists() else None
     with tracking.tracked(recipe.name, run.name, uri=tracking.store(runs), run_id=earlier) as tracked:
         tracked_as.write_text(tracked.run_id)
-        problem = assemble(
-            recipe,
-            planned.cohort,
-            planned.patients,
-            work=run / "fits",
-            cache=runs / "cache",
-            progress=progress,
-            on_epoch=_epochs(progress, planned),
-        )
+        problem = _problem(planned, run, progress)
         notices = choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
         out_of_fold = repeat(problem, planned.folds, planned.more)
         binary = [name for name in recipe.asked if planned.spec.outcomes[name].kind == "binary"]
         kept = (planned.cohort, run, planned.root, binary, planned.splits)
         worst = record(tracked, *kept) if register else None  # no smoke run
         choice = choosing.choose(problem, out_of_fold, worst_finding=worst)
+        from_leader(json.dumps(shipped(choice)))
         sha256 = seal(
             problem,
             out_of_fold,
@@ -132,6 +128,36 @@ def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress
             choosing.register(tracked, run / "bundle", recipe.name, choice.decision)
     told = (choice.decision, planned.notice, choice.routing)
     return Trained(run, run / "bundle", sha256, choice.judgements, *told)
+
+
+def follow(planned: Plan, run: Path) -> None:
+    """Fit with the other processes of :func:`train`; the leader alone judges, seals and tracks.
+
+    Every process that ``torchrun`` started makes the same plan, and all but the leader come here.
+
+    Args:
+        run: the folder of this run, from :func:`open_run`.
+
+    Raises:
+        FittingError: if training cannot go on.
+    """
+    problem = _problem(planned, run, None)
+    choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
+    out_of_fold = repeat(problem, planned.folds, planned.more)
+    final_network(problem, out_of_fold, json.loads(from_leader("")))
+
+
+def _problem(planned: Plan, run: Path, progress: Progress | None) -> Problem:
+    with leader_first():
+        return assemble(
+            planned.recipe,
+            planned.cohort,
+            planned.patients,
+            work=run / "fits",
+            cache=run.parent / "cache",
+            progress=progress,
+            on_epoch=_epochs(progress, planned),
+        )
 
 
 def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> list[str]:
@@ -210,6 +236,8 @@ def _smaller(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient]) -> tup
 def open_run(planned: Plan, runs: Path, resume: Path | None = None) -> Path:
     """Return the folder of a run, new or taken up again; a run is bound to its recipe and cohort.
 
+    Of several processes the leader opens it, and the others hear of it.
+
     Args:
         runs: folder of all runs.
         resume: the folder of a run that was stopped.
@@ -218,6 +246,10 @@ def open_run(planned: Plan, runs: Path, resume: Path | None = None) -> Path:
         ConfigError: if the run to resume was of another recipe or cohort.
         OutputError: if the folder cannot be written.
     """
+    return Path(from_leader(str(_opened(planned, runs, resume)) if leads() else ""))
+
+
+def _opened(planned: Plan, runs: Path, resume: Path | None) -> Path:
     identity = {"recipe": planned.recipe.model_dump(mode="json"), "cohort": planned.cohort.digest}
     if resume is not None:
         file = resume / "run.json"

@@ -13,13 +13,13 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def progress() -> Iterator[Any]:
+def progress(*, shown: bool = True) -> Iterator[Any]:
     """Yield ``report(stage, done, total)``, drawn as bars; ``report(stage)`` binds a stage."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks: dict[str, Any] = {}
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bars:
+    with Progress(*columns, console=err, transient=True, disable=not (shown and err.is_terminal)) as bars:
 
         def report(stage: str, done: int | None = None, total: int | None = None) -> Any:
             if done is None:

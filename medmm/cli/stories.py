@@ -74,8 +74,12 @@ def train(
     from medmm import train as story
     from medmm.tracking import store
 
-    with progress() as bars:
+    with progress(shown=story.leads()) as bars:
         planned = story.plan(pipeline, root=root, splits=splits, smoke=smoke, progress=bars)
+        if not story.leads():
+            if not dry_run:
+                story.follow(planned, story.open_run(planned, runs, resume))
+            return
         if dry_run:
             lines = story.rehearse(planned, runs, progress=bars)
         else:

@@ -19,10 +19,13 @@ from medmm.arrays import Bools, Float64, Ints
 from medmm.errors import FittingError
 from medmm.evaluation.calibrate import fit_platt
 from medmm.fitting import baselines
+from medmm.fitting.checkpoint import History
 from medmm.fitting.enough import enough, smallest_class
 from medmm.fitting.inputs import Inputs, Prepared, prepare_table
-from medmm.fitting.loop import History, Job, OnEpoch, fit_network, predict
+from medmm.fitting.job import Job
+from medmm.fitting.loop import OnEpoch, fit_network
 from medmm.fitting.partition import deal, select_set
+from medmm.fitting.predicting import predict
 from medmm.fitting.stacking import fit_stack
 from medmm.modality import Modality
 from medmm.network.fusion import LateMean as WeightedMean
@@ -272,7 +275,8 @@ class _Split:
                 settings=settings,
                 seed=seed,
                 modality_dropout=together.modality_dropout if together else 0.0,
-                augment={name: self.modalities[name].augment for name in inputs.names},
+                augment={n: self.modalities[n].augment for n in inputs.names if self.modalities[n].augments},
+                frozen=[name for name in inputs.names if self.modalities[name].frozen],
                 auxiliary=together.auxiliary if together else 0.0,
                 modulate=together.modulate if together else 0.0,
                 multipliers={name: self.modalities[name].learning_rate_multiplier for name in inputs.names},

@@ -10,7 +10,7 @@ import numpy as np
 from medmm.arrays import Bools, Float64, Ints
 from medmm.errors import FittingError
 from medmm.fitting.candidates import Problem, SplitFit, fit_split, stacks
-from medmm.fitting.loop import History
+from medmm.fitting.checkpoint import History
 from medmm.modality import Modality, stacked
 from medmm.network.network import Ensemble, Network
 from medmm.outcome import scored as known

@@ -55,14 +55,16 @@ class Objective(nn.Module):
             [_term(task, own[np.isfinite(own)], imbalance) for task, own in zip(tasks, given.T, strict=True)]
         )
 
-    def forward(self, logits: Tensor, labels: Float64) -> Tensor:
-        """Return the mean loss of a batch.
+    def forward(self, logits: Tensor, labels: Float64, of: int | None = None) -> Tensor:
+        """Return the mean loss of a batch, or what some of its patients add to that mean.
 
         Args:
             logits: ``[patient]`` or ``[patient, output]``.
             labels: ``[patient]`` or ``[patient, task]``, NaN where not known.
+            of: patients of the whole batch, where these are some of them; the parts of a batch add up to its
+                mean however unevenly it is cut, but for :attr:`undivided`.
         """
-        if len(self.tasks) == 1 and np.isfinite(labels).all():
+        if of is None and len(self.tasks) == 1 and np.isfinite(labels).all():
             term = self.terms[0]
             assert isinstance(term, _Term)
             return term.mean(logits, torch.from_numpy(columns(labels)[:, 0]).to(logits))
@@ -70,9 +72,14 @@ class Objective(nn.Module):
         for index, (own, label) in enumerate(self._parts(logits, labels)):
             rows = torch.isfinite(label)
             if rows.any():
-                scale = self.shares[index] / (self.known[index] * len(label))
+                scale = self.shares[index] / (self.known[index] * (of or len(label)))
                 total = total + scale * self.terms[index](own[rows], label[rows]).sum()
         return total
+
+    @property
+    def undivided(self) -> tuple[str, ...]:
+        """Outcomes whose loss compares the patients of a batch with each other, so that it has no parts."""
+        return tuple(task.named for task in self.tasks if task.kind == "cox")
 
     @torch.no_grad()
     def likelihood(self, logits: Tensor, labels: Float64) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 
 from medmm.columns import Declared, ImageSpec
 from medmm.errors import ConfigError, DicomRefusal
-from medmm.modalities.image_settings import ImageSettings
+from medmm.modalities.image_settings import Augmentation, ImageSettings
 from medmm.modalities.masking import masked
 from medmm.modalities.resample import SAME_STEP, Taps, axis_taps, back_taps, resample
 from medmm.modality import Declaration, Modality
@@ -245,6 +245,11 @@ class Image(Modality):
         """Return none: an image is explained by its gradients."""
         return ()
 
+    @property
+    def augments(self) -> bool:
+        """Whether the recipe varies training images."""
+        return self.settings.augment != Augmentation()
+
     def augment(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return the batch with each image varied at random, as the recipe says."""
         import torch
@@ -279,6 +284,12 @@ class Image(Modality):
             dropout=block.dropout,
             patches=Patches(self.settings.shape, block.patch, block.width, block.depth, block.heads),
         )
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the recipe wants the encoder as the pretrained weights left it."""
+        wanted = self.settings.encoder.pretrained
+        return wanted is not None and wanted.frozen
 
     def warm_start(self, encoder: nn.Module) -> None:
         """Read the weights to begin with, where the recipe names a file.

@@ -21,10 +21,13 @@ class Pretrained(Declared):
     Attributes:
         file: safetensors, relative to the recipe; see :mod:`medmm.encoders.pretrained`.
         strict: whether every tensor of the encoder must be in the file, and no others.
+        frozen: whether the encoder stays as the file left it, so that only what stands behind it is fitted;
+            without augmentation its vectors are then computed once.
     """
 
     file: str
     strict: bool = True
+    frozen: bool = False
 
     def fill(self, encoder: nn.Module, folder: Path) -> None:
         """Read the weights into an encoder.

@@ -182,6 +182,12 @@ class Series(Modality):
             dropout=block.dropout,
         )
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the recipe wants the encoder as the pretrained weights left it."""
+        wanted = self.settings.encoder.pretrained
+        return wanted is not None and wanted.frozen
+
     def warm_start(self, encoder: nn.Module) -> None:
         """Read the weights to begin with, where the recipe names a file.
 

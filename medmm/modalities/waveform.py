@@ -221,6 +221,11 @@ class Waveform(Modality):
         """Return none: a waveform is explained as a whole."""
         return ()
 
+    @property
+    def augments(self) -> bool:
+        """Whether the recipe shifts training recordings."""
+        return round(self.settings.shift_seconds * self.settings.sampling_hz) > 0
+
     def augment(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return the batch with each recording shifted in time at random, as the recipe says."""
         from medmm.encoders.augment import shifted
@@ -239,6 +244,12 @@ class Waveform(Modality):
             channels=block.channels,
             dropout=block.dropout,
         )
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the recipe wants the encoder as the pretrained weights left it."""
+        wanted = self.settings.encoder.pretrained
+        return wanted is not None and wanted.frozen
 
     def warm_start(self, encoder: nn.Module) -> None:
         """Read the weights to begin with, where the recipe names a file.

@@ -63,6 +63,13 @@ class Fitting(Declared):
             ``focal`` turns the loss to the patients who are predicted badly (Lin et al. 2017, with γ = 2);
             ``balanced`` draws as many patients of each class, with replacement; ``none`` leaves the cohort
             as it is.
+        micro_batch: most patients of a batch that go through the network at once, in each process; their
+            gradients add up to the batch's. Where it is not given, the whole batch, and fewer once memory
+            runs out.
+        precision: of the forward and backward pass; ``bf16`` keeps weights, loss and scores in float32.
+        clip: norm above which the gradient of a batch is shortened; None leaves it.
+        ema: decay of an exponential moving average of the weights, 0.99 say, that is judged and kept in place
+            of the last weights.
     """
 
     epochs: Count = 80
@@ -72,6 +79,10 @@ class Fitting(Declared):
     select_share: Annotated[float | None, Field(gt=0, le=0.5)] = None
     patience: Count = 25
     imbalance: Literal["weights", "focal", "balanced", "none"] = "weights"
+    micro_batch: Count | None = None
+    precision: Literal["float32", "bf16"] = "float32"
+    clip: Positive | None = 1.0
+    ema: Share | None = None
 
 
 class Explanation(Declared):

@@ -8,6 +8,9 @@ from medmm.encoders.mlp import TableEncoder
 from medmm.fitting import loop
 from medmm.fitting.inputs import Inputs, Prepared
 from medmm.fitting.loop import Job, fit_network, predict, withheld
+from medmm.fitting.losses import Objective
+from medmm.fitting.own_losses import OwnLosses
+from medmm.fitting.processes import processes
 from medmm.network.fusion import fusion
 from medmm.network.network import Network
 from medmm.recipe import Fitting
@@ -110,17 +113,17 @@ def test_a_killed_fit_with_heads_resumes_to_the_same_bits(tmp_path, monkeypatch)
         assert torch.equal(value, resumed.network.state_dict()[key]), key
 
 
-def test_the_auxiliary_loss_is_the_mean_over_the_modalities_by_hand(tmp_path):
-    fit = loop._Fit(job(auxiliary=0.5), tmp_path)
+def test_the_auxiliary_loss_is_the_mean_over_the_modalities_by_hand():
+    given = job(auxiliary=0.5)
+    losses = OwnLosses(given, Objective(given.tasks, given.labels[given.train], imbalance="none"))
     patients = np.array([0, 1, 2, 3])
-    fit.objective.terms[0].weight = 1.0
-    labels = fit.job.labels[patients]
+    labels = given.labels[patients]
     own = torch.tensor([[0.0, 1.0], [2.0, 0.0], [0.0, 0.0], [-1.0, 3.0]])
     present = torch.tensor([[1.0, 1], [1, 0], [0, 0], [1, 1]])
     cross = np.log1p(np.exp(-(2 * labels[:, None] - 1) * own.numpy()))
     expected = 0.5 * np.mean([cross[[0, 1, 3], 0].mean(), cross[[0, 3], 1].mean()])
-    assert float(fit._own_loss(own, present, patients)) == pytest.approx(expected, rel=1e-5)
-    assert fit._own_losses("loss") == pytest.approx(
+    assert float(losses.loss(own, present, patients)) == pytest.approx(expected, rel=1e-5)
+    assert losses.means("loss", processes()) == pytest.approx(
         {"loss.known": cross[[0, 1, 3], 0].mean(), "loss.noise": cross[[0, 3], 1].mean()}, rel=1e-5
     )
 

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from safetensors.torch import load_file
+
+from medmm.fitting import checkpoint
+from medmm.fitting.loop import fit_network
+from tests.conftest import REPOSITORY
+from tests.fitting.small_fit import small_job
+
+ASKED = {"outcome": "several", "auxiliary": 0.5, "settings": {"epochs": 2, "batch_size": 5}}
+"""Nine batches of five: three patients go to the one process, two to the other."""
+
+
+def together(work, asked, *, processes: int = 2) -> list[subprocess.CompletedProcess[str]]:
+    """Fit in several processes at once, started with the variables that torchrun sets."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": f"{port}",
+        "WORLD_SIZE": f"{processes}",
+        "LOCAL_WORLD_SIZE": f"{processes}",
+    }
+    command = [sys.executable, "-m", "tests.fitting.small_fit", work, json.dumps(asked)]
+    running = [
+        subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, **common, "RANK": f"{rank}", "LOCAL_RANK": f"{rank}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+    ended = [process.communicate(timeout=300) for process in running]
+    return [
+        subprocess.CompletedProcess(command, process.returncode, out, err)
+        for process, (out, err) in zip(running, ended, strict=True)
+    ]
+
+
+def test_two_processes_with_uneven_shares_end_with_the_weights_of_one(tmp_path):
+    done = together(tmp_path / "two", ASKED)
+    assert [one.returncode for one in done] == [0, 0], "\n".join(one.stderr for one in done)
+    job = small_job(**ASKED)
+    begun = {key: value.clone() for key, value in job.network.state_dict().items()}
+    alone = fit_network(job, tmp_path / "one")
+    found = load_file(tmp_path / "two" / "weights.safetensors")
+    for key, value in job.network.state_dict().items():
+        assert float((value - found[key]).abs().max()) <= 1e-6, key
+    assert any(float((value - begun[key]).abs().max()) > 1e-3 for key, value in found.items())
+    assert alone.epochs[-1].keys() >= {"loss", "loss.ct", "select_loss", "select_loss.ct", "gain.records"}
+    stored = checkpoint.read(tmp_path / "two" / "fold0" / "fused" / "done.safetensors")
+    assert stored is not None
+    for name, value in alone.epochs[-1].items():
+        assert stored.history.epochs[-1][name] == pytest.approx(value, abs=1e-5), name
