@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from medmm.cohort.spec import data_root, load_spec
 from medmm.cohort.split import assign, check_folds, decide
 from medmm.columns import ImageSpec
 from medmm.errors import ConfigError, OutputError, told
+from medmm.fitting.ahead import one_thread
 from medmm.fitting.assemble import assemble, outer_folds, tasks_of, training_patients
 from medmm.fitting.candidates import Problem
 from medmm.fitting.crossval import final_network, fits, repeat
@@ -86,12 +88,21 @@ def plan(
     return Plan(folder, recipe, linked.spec, cohort, division, patients, folds, where, more, notice)
 
 
-def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress | None = None) -> Trained:
+def train(
+    planned: Plan,
+    run: Path,
+    *,
+    register: bool = True,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Trained:
     """Fit, judge, seal and track.
 
     Args:
         run: the folder of this run, from :func:`open_run`; finished fits in it are not repeated.
         register: whether the model is registered under the recipe's name.
+        jobs: splits that are fitted at a time, each on one thread; without it one, on as many threads as
+            torch takes. Any number of jobs gives the same bits; another number of threads does not.
 
     Raises:
         FittingError: if training cannot go on.
@@ -99,11 +110,16 @@ def train(planned: Plan, run: Path, *, register: bool = True, progress: Progress
     recipe, runs = planned.recipe, run.parent
     tracked_as = run / "tracking.txt"
     earlier = tracked_as.read_text() if tracked_as.exists() else None
-    with tracking.tracked(recipe.name, run.name, uri=tracking.store(runs), run_id=earlier) as tracked:
+    with ExitStack() as stack:
+        tracked = stack.enter_context(
+            tracking.tracked(recipe.name, run.name, uri=tracking.store(runs), run_id=earlier)
+        )
+        if jobs is not None:
+            stack.enter_context(one_thread())
         tracked_as.write_text(tracked.run_id)
         problem = _problem(planned, run, progress)
         notices = choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
-        out_of_fold = repeat(problem, planned.folds, planned.more)
+        out_of_fold = repeat(problem, planned.folds, planned.more, jobs=jobs or 1)
         binary = [name for name in recipe.asked if planned.spec.outcomes[name].kind == "binary"]
         kept = (planned.cohort, run, planned.root, binary, planned.splits)
         worst = record(tracked, *kept) if register else None  # no smoke run

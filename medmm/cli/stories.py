@@ -52,9 +52,7 @@ def init(
     )
 
 
-@app.command(
-    epilog="Examples: medmm train PIPELINE --root DATA --dry-run · medmm train PIPELINE --resume RUN"
-)
+@app.command(epilog="Examples: medmm train PIPELINE --root DATA --dry-run · … --jobs 2 · … --resume RUN")
 def train(
     pipeline: Pipeline,
     root: Root = None,
@@ -62,6 +60,15 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Take up a run that was stopped.")] = None,
     splits: Annotated[
         Path | None, typer.Option(help="splits.json of `medmm cohort split` or of another run.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=256,
+            help="Splits fitted at a time, each on one thread; the same bits for any number. Without it one,"
+            " on all threads.",
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Flow, shapes, time, memory, contact sheet; no fitting.")
@@ -86,11 +93,11 @@ def train(
             run = story.open_run(planned, runs, resume)
             err.print(f"run      {run}; if it is stopped, --resume takes it up", markup=False)
             try:
-                trained = story.train(planned, run, register=not smoke, progress=bars)
+                trained = story.train(planned, run, register=not smoke, jobs=jobs, progress=bars)
             except KeyboardInterrupt:
                 given = (("--root", root), ("--splits", splits))
                 options = "".join(f" {name} {path}" for name, path in given if path)
-                options += " --smoke" if smoke else ""
+                options += (" --smoke" if smoke else "") + (f" --jobs {jobs}" if jobs else "")
                 err.print(
                     f"\nmedmm: go on with: medmm train {pipeline}{options} --runs {runs} --resume {run}"
                 )

@@ -9,6 +9,7 @@ import numpy as np
 
 from medmm.arrays import Bools, Float64, Ints
 from medmm.errors import FittingError
+from medmm.fitting.ahead import Split, fit_ahead
 from medmm.fitting.candidates import Problem, SplitFit, fit_split, stacks
 from medmm.fitting.checkpoint import History
 from medmm.modality import Modality, stacked
@@ -48,17 +49,27 @@ class OutOfFold:
         return {name: history for split in self.splits for name, history in split.histories.items()}
 
 
-def repeat(problem: Problem, folds: Ints, more: Sequence[Ints]) -> OutOfFold:
+def repeat(problem: Problem, folds: Ints, more: Sequence[Ints], *, jobs: int = 1) -> OutOfFold:
     """Cross-validate, and again with each other division; only the first one's networks are kept.
 
     Args:
         folds: ``[patient]``, 0 … K-1.
         more: further divisions.
+        jobs: splits that are fitted at a time, each in a process with one thread.
     """
+    named = {"": folds} | {f"repeat{place}/": other for place, other in enumerate(more, start=2)}
+    if jobs > 1:
+        splits = [
+            Split(np.flatnonzero(of != fold), f"{prefix}fold{fold}")
+            for prefix, of in named.items()
+            for fold in range(int(of.max()) + 1)
+        ]
+        fit_ahead(problem, splits, jobs=jobs)
     found = cross_validate(problem, folds)
     others = [
-        replace(cross_validate(problem, other, f"repeat{place}/"), splits=())
-        for place, other in enumerate(more, start=2)
+        replace(cross_validate(problem, other, prefix), splits=())
+        for prefix, other in named.items()
+        if prefix
     ]
     return replace(found, more=tuple(others))
 

@@ -1,0 +1,60 @@
+"""Splits in processes of their own: the same bits, memory maps by name, and failures that are said."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medmm.errors import FittingError
+from medmm.fitting.ahead import Split, fit_ahead, one_thread
+from medmm.fitting.crossval import repeat
+from medmm.fitting.inputs import Prepared
+from medmm.recipe import Concat, LateMean
+from tests.fitting.test_candidates import problem
+
+
+def digests(work: Path) -> dict[str, str]:
+    return {
+        file.relative_to(work).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in work.rglob("done.safetensors")
+    }
+
+
+def test_two_at_a_time_are_the_same_bits_as_one_after_the_other(tmp_path):
+    told: list[str] = []
+    asked = {"patients": 80, "comparison": {"fusions": ["late_mean"]}}
+    one = problem(tmp_path / "one", Concat(), **asked)
+    two = replace(
+        problem(tmp_path / "two", Concat(), **asked), on_epoch=lambda name, epoch, _: told.append(name)
+    )
+    folds, more = np.arange(80) % 2, [np.arange(80) // 2 % 2]
+    with one_thread():
+        first = repeat(one, folds, more)
+        second = repeat(two, folds, more, jobs=2)
+    assert digests(one.work) == digests(two.work)
+    assert set(told) == {name.removesuffix("/done.safetensors") for name in digests(two.work)}
+    for model in first.logits:
+        assert first.repeated(model).tobytes() == second.repeated(model).tobytes()
+
+
+def test_a_worker_is_sent_the_name_of_a_memory_map_and_not_its_bytes(tmp_path):
+    from medmm.fitting.ahead import _opened, _packed
+
+    np.save(tmp_path / "images.npy", np.arange(24, dtype=np.float16).reshape(2, 3, 4))
+    entry = Prepared(np.load(tmp_path / "images.npy", mmap_mode="r"), np.array([0, 1]), ("", ""))
+    packed = _packed(entry)
+    assert not isinstance(packed.array, np.ndarray)
+    assert _opened(packed).array.tolist() == entry.array.tolist()
+    plain = replace(entry, array=np.zeros(3))
+    assert _opened(_packed(plain)) is plain
+
+
+def test_what_cannot_be_fitted_is_said_as_in_one_process(tmp_path):
+    given = problem(tmp_path, LateMean(), patients=40)
+    given.labels[:] = 0
+    with pytest.raises(FittingError, match="0 positive of 20 patients"):
+        fit_ahead(given, [Split(np.arange(20), "fold0")], jobs=1)
