@@ -2,8 +2,9 @@
 
 A small network's step costs more on two threads than on one (on a busy machine of two cores, three epochs of
 a small 3-D network took 0.55 CPU seconds on one and 1.9 on two), so a second process is worth more. A worker
-leaves its finished fits in the folder of the run, where the cross-validation finds them, and nothing
-else. The order of sums depends on the number of threads, and with it the last bits of every weight: a fit on one
+leaves its finished fits in the folder of the run, where the cross-validation finds them, and nothing else.
+
+The order of sums depends on the number of threads, and with it the last bits of every weight: a fit on one
 thread is the same to the bit whoever runs beside it, and not the same as one on two.
 """
 
