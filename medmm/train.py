@@ -25,7 +25,7 @@ from medmm.fitting.assemble import assemble, outer_folds, tasks_of, training_pat
 from medmm.fitting.candidates import Problem
 from medmm.fitting.crossval import final_network, fits, repeat
 from medmm.fitting.partition import deal
-from medmm.fitting.processes import from_leader, leader_first, leads
+from medmm.fitting.processes import count, from_leader, leader_first, leads
 from medmm.fitting.rehearsal import rehearse as rehearsed
 from medmm.recipe import LateStack, Recipe, check_outcome, cohort_folder, load_recipe
 from medmm.redteam.record import record
@@ -36,7 +36,7 @@ from medmm.sample import Patient
 from medmm.sealing import seal, shipped
 from medmm.telling import Plan, Trained, summary, track, track_images, training_page
 
-__all__ = ["Plan", "Trained", "follow", "leads", "open_run", "plan", "rehearse", "summary", "train"]
+__all__ = ["Plan", "Trained", "count", "follow", "leads", "open_run", "plan", "rehearse", "summary", "train"]
 
 Progress = Callable[[str, int, int], None]
 

@@ -81,6 +81,8 @@ def train(
     from medmm import train as story
     from medmm.tracking import store
 
+    if jobs and story.count() > 1:
+        raise typer.BadParameter("--jobs is of one process; here torchrun shares every fit already")
     with progress(shown=story.leads()) as bars:
         planned = story.plan(pipeline, root=root, splits=splits, smoke=smoke, progress=bars)
         if not story.leads():
