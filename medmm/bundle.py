@@ -251,9 +251,8 @@ def load(folder: Path) -> Bundle:
         routed = {one.name: _calibrations(folder / one.folder, description) for one in description.submodels}
         metrics = _read_json(folder / "metrics.json")
     except (KeyError, TypeError, ValidationError, json.JSONDecodeError) as error:
-        kind = type(error).__name__
         raise BundleError(
-            f"bundle {folder.name} was written by another version of medmm ({kind}); train anew"
+            f"bundle {folder} was written by another version of medmm; train anew, or take that version"
         ) from error
     return Bundle(folder, sha256, description, modalities, calibrations, metrics, routed)
 
