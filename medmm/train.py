@@ -26,6 +26,7 @@ from medmm.fitting.candidates import Problem
 from medmm.fitting.crossval import final_network, fits, repeat
 from medmm.fitting.partition import deal
 from medmm.fitting.processes import count, from_leader, leader_first, leads
+from medmm.fitting.proposing import proposed
 from medmm.fitting.rehearsal import rehearse as rehearsed
 from medmm.recipe import LateStack, Recipe, check_outcome, cohort_folder, load_recipe
 from medmm.redteam.record import record
@@ -177,7 +178,7 @@ def _problem(planned: Plan, run: Path, progress: Progress | None) -> Problem:
 
 
 def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> list[str]:
-    """Do everything but fit: flow, shapes, cost, and a contact sheet of what the network sees.
+    """Do everything but fit: flow, shapes, cost, the plan, and a contact sheet of what the network sees.
 
     The prepared images stay in the cache, so the run that follows starts at once.
     """
@@ -204,10 +205,21 @@ def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> 
         f"{rehearsal.peak_gigabytes:.1f} GB"
         + (f", {1 + len(planned.more)} cross-validations with other folds" if planned.more else "")
     )
+    plan = proposed(problem, planned.cohort, planned.patients, progress=progress)
+    lines += plan.lines
+    for what, found in (("fingerprint", plan.fingerprint), ("plan", plan.plan)):
+        write_page(json.dumps(found.to_json(), indent=1) + "\n", runs / f"{recipe.name}-{what}.json")
+        lines.append(f"wrote    {runs / recipe.name}-{what}.json")
+    return lines + _contact_sheets(problem, runs)
+
+
+def _contact_sheets(problem: Problem, runs: Path) -> list[str]:
+    """Draw what the network sees of some patients, a file per image, and return a line about each."""
+    lines = []
     for name, prepared in problem.images.items():
         if not problem.modalities[name].pictured:
             continue
-        sheet = runs / f"{recipe.name}-{name}.png"
+        sheet = runs / f"{problem.recipe.name}-{name}.png"
         kind = problem.modalities[name].declaration
         assert isinstance(kind, ImageSpec)
         tiles = [

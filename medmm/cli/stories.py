@@ -34,7 +34,7 @@ def init(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the drafted cohort.yaml.")],
     pipeline: Annotated[Path | None, typer.Option(help="Folder for the drafted recipe.yaml.")] = None,
 ) -> None:
-    """Draft cohort.yaml and recipe.yaml; whatever a person must decide becomes a marked question."""
+    """Draft cohort.yaml, its open questions marked, and recipe.yaml, each setting with its reason."""
     from medmm.cohort.draft import draft
 
     with progress() as bars:
@@ -43,6 +43,7 @@ def init(
             folder,
             pipeline=pipeline or Path("pipelines") / folder.name,
             progress=bars("scanning DICOM"),
+            measuring=bars("measuring images"),
         )
     for line in drafted.lines():
         out.print(line, markup=False)
@@ -71,7 +72,7 @@ def train(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Flow, shapes, time, memory, contact sheet; no fitting.")
+        bool, typer.Option("--dry-run", help="Flow, shapes, time, memory, plan, contact sheet; no fitting.")
     ] = False,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="The whole path on a few patients, in about a minute.")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from medmm.cohort.draft import draft
-from medmm.cohort.draft.write import write_new
+from medmm.cohort.draft.lines import write_new
 from medmm.cohort.link import link
 from medmm.cohort.spec import load_spec
 from medmm.errors import ConfigError, DataError, OutputError

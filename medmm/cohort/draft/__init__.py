@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medmm.cohort.declare import QUESTION
-from medmm.cohort.draft.guess import parts
+from medmm.cohort.draft.guess import parts, slug
+from medmm.cohort.draft.images import measure_images
+from medmm.cohort.draft.lines import write_new
 from medmm.cohort.draft.profile import survey
-from medmm.cohort.draft.write import cohort_text, recipe_text, slug, write_new
+from medmm.cohort.draft.recipe import recipe_text
+from medmm.cohort.draft.write import cohort_text
 from medmm.errors import OutputError
 
 
@@ -55,6 +58,7 @@ def draft(
     *,
     pipeline: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    measuring: Callable[[int, int], None] | None = None,
 ) -> Draft:
     """Look at a folder of tables and DICOM files and draft how they are joined.
 
@@ -63,6 +67,7 @@ def draft(
         out: folder for cohort.yaml; an existing one is not overwritten.
         pipeline: folder for recipe.yaml, or None for no recipe.
         progress: called with (done, total) files while a DICOM folder is scanned.
+        measuring: called with (done, total) series while some are looked at.
 
     Raises:
         DataError: if the folder holds no table.
@@ -75,10 +80,11 @@ def draft(
             raise OutputError(f"{path} exists already; name another folder, or delete it first")
     found = survey(Path(data_dir).resolve(), progress=progress)
     known = parts(found)
-    texts = {cohort: cohort_text(found, known, slug(out.resolve().name))}
+    prints = measure_images(found, progress=measuring)
+    texts = {cohort: cohort_text(found, known, prints, slug(out.resolve().name))}
     if recipe is not None and pipeline is not None:
         relative = Path(os.path.relpath(out.resolve(), pipeline.resolve())).as_posix()
-        texts[recipe] = recipe_text(found, known, pipeline.resolve().name, relative)
+        texts[recipe] = recipe_text(found, known, prints, pipeline.resolve().name, relative)
     try:
         for path, text in texts.items():
             write_new(path, text)

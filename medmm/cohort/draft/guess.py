@@ -196,6 +196,13 @@ def note_columns(sheet: Sheet) -> dict[str, str] | None:
     return {"text": text} | ({"time": time} if time else {})
 
 
+def slug(text: str) -> str:
+    """Return a text as a name that a specification accepts: letters, digits and underscores."""
+    words = re.sub(r"\[.*?\]|\(.*?\)", " ", text)
+    name = re.sub(r"[^A-Za-z0-9]+", "_", words).strip("_")[:40].strip("_")
+    return name if re.match(r"[A-Za-z]", name) else f"x_{name}".rstrip("_")
+
+
 def outcomes(sheet: Sheet, survey: Survey) -> dict[str, Column]:
     """Return the columns that could be a binary outcome."""
     return {

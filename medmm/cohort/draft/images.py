@@ -1,29 +1,22 @@
-"""An image block from what the headers and one loaded series show."""
+"""An image block from what the headers and some loaded series show."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from medmm.cohort.draft.guess import Line
-from medmm.cohort.draft.profile import Folder
-from medmm.errors import DicomRefusal
+from medmm.cohort.draft.guess import Line, slug
+from medmm.cohort.draft.profile import Folder, Survey
+from medmm.cohort.fingerprint import Progress, measured
+from medmm.planning.fingerprint import ImagePrint, image_print
 
 if TYPE_CHECKING:
     from medmm.dicom.index import SeriesEntry
-    from medmm.dicom.volume import Volume
-
-FEW_VALUES = 12
-"""An image of no more different values than this is a label map, not a measurement."""
-MAX_SIDE = 64
-"""A first recipe sees no more voxels per axis: enough to train on a workstation."""
-CT_WINDOW = [-1000, 1000]
 
 
-def image_block(folder: Folder, modality: str, entries: Sequence[SeriesEntry], *, dated: bool) -> Line:
+def image_block(
+    folder: Folder, modality: str, entries: Sequence[SeriesEntry], image: ImagePrint, *, dated: bool
+) -> Line:
     """Draft the block of one modality of one folder."""
     value: dict[str, Any] = {"dir": folder.name, "match": "PatientID"}
     if modality:
@@ -47,46 +40,42 @@ def image_block(folder: Folder, modality: str, entries: Sequence[SeriesEntry], *
     burned = sum(entry.burned_in.upper() == "YES" for entry in entries)
     if burned:
         questions.append(f"{burned} series say that text is burned in; allow_burned_in?")
-    value |= _kind(folder, entries, questions)
+    value |= _kind(image, questions)
     value["required"] = False
     return Line(value, "; ".join(questions))
 
 
-def recipe_block(folder: Folder, entries: Sequence[SeriesEntry]) -> dict[str, Any]:
-    """Draft the modality's block of a recipe: no more than :data:`MAX_SIDE` voxels per axis."""
-    volume = _sample(folder, entries)
-    if volume is None:
-        return {"kind": "image", "shape": [MAX_SIDE, MAX_SIDE]}
-    sides = volume.array.shape[: volume.valid.ndim]
-    block: dict[str, Any] = {"kind": "image", "shape": [min(MAX_SIDE, 8 * math.ceil(s / 8)) for s in sides]}
-    if volume.spacing_mm is not None and len(sides) == 3:
-        shrink = [max(1.0, side / MAX_SIDE) for side in sides]
-        block["spacing_mm"] = [round(mm * f, 2) for mm, f in zip(volume.spacing_mm, shrink, strict=True)]
-    else:
-        block["spacing_mm"] = "fit"
-    if entries[0].modality == "CT" and np.unique(volume.array).size > FEW_VALUES:
-        block["window"] = CT_WINDOW
-    return block
+def measure_images(survey: Survey, *, progress: Progress | None = None) -> dict[str, ImagePrint]:
+    """Measure some series of every image block and return what they say, by block.
+
+    Args:
+        progress: called with (done, total) series of a block.
+    """
+    prints = {}
+    for name, folder, _, entries in blocks(survey):
+        files = [[folder.index.root / file for file in entry.files] for entry in entries]
+        patients = {entry.patient_id for entry in entries} & survey.subjects
+        prints[name] = image_print(measured(files, progress=progress), patients=len(patients))
+    return prints
 
 
-def _kind(folder: Folder, entries: Sequence[SeriesEntry], questions: list[str]) -> dict[str, Any]:
-    volume = _sample(folder, entries)
-    if volume is None:
-        questions.append("the first series does not load; `medmm dicom inspect` says why")
+def blocks(survey: Survey) -> Iterator[tuple[str, Folder, str, list[SeriesEntry]]]:
+    """Yield the image blocks of a survey: name, folder, modality and series."""
+    for folder in survey.folders:
+        for modality, entries in folder.by_modality().items():
+            name = slug(modality or "radiograph").lower()
+            yield (
+                name if len(survey.folders) == 1 else slug(f"{folder.name}_{name}"),
+                folder,
+                modality,
+                entries,
+            )
+
+
+def _kind(image: ImagePrint, questions: list[str]) -> dict[str, Any]:
+    if not image.series:
+        questions.append("no series of a few loads; `medmm dicom inspect` says why")
+    if image.kind == "intensity":
         return {"kind": "intensity"}
-    values = np.unique(volume.array)
-    if values.size > FEW_VALUES:
-        return {"kind": "intensity"}
-    labels = [int(value) for value in values if value != 0 and float(value).is_integer()]
     questions.append("few different values: is it a label map, and are these all its labels?")
-    return {"kind": "label_map", "labels": labels} if labels else {"kind": "intensity"}
-
-
-def _sample(folder: Folder, entries: Sequence[SeriesEntry]) -> Volume | None:
-    from medmm.dicom.loading import load_files
-
-    entry = max(entries, key=lambda found: (len(found.files), found.series_uid))
-    try:
-        return load_files([folder.index.root / name for name in entry.files])
-    except DicomRefusal:
-        return None
+    return {"kind": "label_map", "labels": list(image.labels)}

@@ -1,28 +1,27 @@
-"""A draft as text: cohort.yaml and recipe.yaml, one line per decision, questions marked `# ?`."""
+"""The draft of a cohort as text: one line per decision, questions marked `# ?`."""
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from medmm.catalogue import Entry, by_code, by_name
 from medmm.cohort.draft import guess
 from medmm.cohort.draft.guess import Line, Parts
-from medmm.cohort.draft.images import image_block, recipe_block
-from medmm.cohort.draft.profile import Column, Folder, Sheet, Survey, words_of
+from medmm.cohort.draft.images import blocks, image_block
+from medmm.cohort.draft.lines import Lines, flow, line_of
+from medmm.cohort.draft.profile import Column, Sheet, Survey, words_of
 from medmm.errors import DataError
+from medmm.planning.fingerprint import ImagePrint
 from medmm.units import check_unit, factor
 
-Lines = Iterator[str]
 
+def cohort_text(survey: Survey, parts: Parts, prints: Mapping[str, ImagePrint], name: str) -> str:
+    """Return the drafted cohort.yaml.
 
-def cohort_text(survey: Survey, parts: Parts, name: str) -> str:
-    """Return the drafted cohort.yaml."""
+    Args:
+        prints: what was measured of each image block (:func:`~medmm.cohort.draft.images.measure_images`).
+    """
     time = guess.clock(parts.records, survey)
     lines = [
         "schema_version: 1",
@@ -36,51 +35,15 @@ def cohort_text(survey: Survey, parts: Parts, name: str) -> str:
         *_records(survey, parts, time[0] if time else None),
         *_biomarkers(survey, parts, dated=time is not None),
         *_notes(parts, dated=time is not None),
-        *_images(survey, dated=time is not None),
+        *_images(survey, prints, dated=time is not None),
         *_never(survey, parts),
         *_splits(survey, parts),
     ]
     return "\n".join(lines) + "\n"
 
 
-def recipe_text(survey: Survey, parts: Parts, name: str, cohort: str) -> str:
-    """Return the drafted recipe.yaml."""
-    candidates = [column for sheet in parts.labels for column in guess.outcomes(sheet, survey)]
-    question = "the one you predict, as in cohort.yaml" if len(candidates) != 1 else ""
-    lines = [
-        "schema_version: 1",
-        f"name: {re.sub(r'[^a-z0-9_]+', '_', name.lower())}",
-        _line(0, "question", "", "what does the model answer, in one sentence?"),
-        _line(0, "intended_use", "Research. Not for the care of patients."),
-        f"cohort: {flow(cohort)}",
-        _line(0, "outcome", candidates[0] if candidates else "outcome", question),
-        "modalities:",
-    ]
-    for folder in survey.folders:
-        for modality, entries in folder.by_modality().items():
-            lines.append(_line(1, _block_name(folder, modality, survey), recipe_block(folder, entries)))
-    if parts.records is not None:
-        lines.append(_line(1, "records", {"kind": "records"}))
-    if parts.results is not None:
-        lines.append(_line(1, "biomarkers", {"kind": "biomarkers"}))
-    lines += ["fusion: {kind: late_stack}", "final_model: fold_ensemble", "seed: 0"]
-    return "\n".join(lines) + "\n"
-
-
-def flow(value: Any) -> str:
-    """Return a value as YAML on one line."""
-    text: str = yaml.safe_dump(
-        value, default_flow_style=True, sort_keys=False, width=1 << 20, allow_unicode=True
-    )
-    return text.removesuffix("\n").removesuffix("\n...").strip()
-
-
-def _line(depth: int, key: str, value: Any, question: str = "") -> str:
-    return f"{'  ' * depth}{flow(key)}: {flow(value)}" + (f" # ? {question}" if question else "")
-
-
 def _drafted(depth: int, key: str, line: Line) -> str:
-    return _line(depth, key, line.value, line.question)
+    return line_of(depth, key, line.value, line.question)
 
 
 def _subjects(survey: Survey, parts: Parts) -> Lines:
@@ -90,14 +53,14 @@ def _subjects(survey: Survey, parts: Parts) -> Lines:
         if parts.records and survey.id
         else "which table has one row per subject, and which column names it?"
     )
-    yield _line(0, "subjects", {"table": table, "id": survey.id or "id"}, question)
+    yield line_of(0, "subjects", {"table": table, "id": survey.id or "id"}, question)
 
 
 def _prediction_time(parts: Parts, time: tuple[str, int, int] | None) -> Lines:
     if time is None or parts.records is None:
         question = _unread(parts.records) or "what happens on day 0, up to which everything is known?"
-        yield _line(0, "prediction_time", {"day": 0}, question)
-        yield _line(
+        yield line_of(0, "prediction_time", {"day": 0}, question)
+        yield line_of(
             0, "same_day", {"index_study": "not_known", "results": "not_known"}, "is day 0 itself known?"
         )
         return
@@ -106,11 +69,11 @@ def _prediction_time(parts: Parts, time: tuple[str, int, int] | None) -> Lines:
     resolution = "second" if column.times == column.filled else "day"
     value = {"table": parts.records.name, "column": name, "resolution": resolution}
     plain = compared > 0 and equal >= 0.95 * compared
-    yield _line(0, "prediction_time", value, "" if plain else "is everything to be used known by then?")
+    yield line_of(0, "prediction_time", value, "" if plain else "is everything to be used known by then?")
     if plain:
         yield f"# {name} is the StudyDate in {equal} of {compared}: the study of that day defines the moment"
     known = "known" if plain else "not_known"
-    yield _line(0, "same_day", {"index_study": known, "results": "not_known"})
+    yield line_of(0, "same_day", {"index_study": known, "results": "not_known"})
 
 
 def _unread(sheet: Sheet | None) -> str:
@@ -129,19 +92,20 @@ def _outcomes(survey: Survey, parts: Parts) -> Lines:
     for sheet, column in found:
         positive = guess.positive_of(column)
         value = {"table": sheet.name, "kind": "binary", "positive": positive}
-        yield _line(1, slug(column.name), value | _column_key(column.name), "is this what you predict?")
+        value |= _column_key(column.name)
+        yield line_of(1, guess.slug(column.name), value, "is this what you predict?")
     yield ""
 
 
 def _column_key(name: str) -> dict[str, str]:
-    return {} if slug(name) == name else {"column": name}
+    return {} if guess.slug(name) == name else {"column": name}
 
 
 def _records(survey: Survey, parts: Parts, time: str | None) -> Lines:
     if parts.records is None:
         return
     yield "records:"
-    yield _line(1, "table", parts.records.name)
+    yield line_of(1, "table", parts.records.name)
     yield "  fields:"
     for name, column in parts.records.columns.items():
         if name not in (survey.id, time):
@@ -158,19 +122,19 @@ def _biomarkers(survey: Survey, parts: Parts, *, dated: bool) -> Lines:
         part: name for part, name in columns.items() if part != unused and (dated or part != "available_at")
     }
     yield "biomarkers:"
-    yield _line(1, "table", sheet.name)
-    yield _line(1, "columns", columns)
+    yield line_of(1, "table", sheet.name)
+    yield line_of(1, "columns", columns)
     when = sheet.columns.get(columns.get("time") or columns.get("day") or "")
     missing = sheet.rows - (when.filled if when else 0)
     if missing:
         question = _unread(sheet) or (
             f"{missing} of {sheet.rows} results have no date; if known in time, {{assume_known: why}}"
         )
-        yield _line(1, "undated", "refuse", question)
+        yield line_of(1, "undated", "refuse", question)
     yield "  results:"
     named: set[str] = set()
     for (code, name), units in _results(survey, sheet, columns).items():
-        key = _unused(slug(name or code).lower(), named)
+        key = _unused(guess.slug(name or code).lower(), named)
         yield _drafted(2, key, _result(code, name, units))
     yield ""
 
@@ -251,27 +215,18 @@ def _notes(parts: Parts, *, dated: bool) -> Lines:
     sheet, columns = parts.notes
     columns = columns if dated else {"text": columns["text"]}
     yield "notes:"
-    yield _line(1, "table", sheet.name)
-    yield _line(1, "columns", columns)
+    yield line_of(1, "table", sheet.name)
+    yield line_of(1, "columns", columns)
     yield ""
 
 
-def _images(survey: Survey, *, dated: bool) -> Lines:
-    blocks = [
-        (_block_name(folder, modality, survey), image_block(folder, modality, entries, dated=dated))
-        for folder in survey.folders
-        for modality, entries in folder.by_modality().items()
-    ]
-    if blocks:
+def _images(survey: Survey, prints: Mapping[str, ImagePrint], *, dated: bool) -> Lines:
+    if prints:
         yield "images:"
-        for name, line in blocks:
-            yield _drafted(1, name, line)
+        for name, folder, modality, entries in blocks(survey):
+            drafted = image_block(folder, modality, entries, prints[name], dated=dated)
+            yield _drafted(1, name, drafted)
         yield ""
-
-
-def _block_name(folder: Folder, modality: str, survey: Survey) -> str:
-    name = slug(modality or "radiograph").lower()
-    return name if len(survey.folders) == 1 else slug(f"{folder.name}_{name}")
 
 
 def _never(survey: Survey, parts: Parts) -> Lines:
@@ -280,7 +235,7 @@ def _never(survey: Survey, parts: Parts) -> Lines:
         for table, line in parts.others.items():
             yield _drafted(1, table, line)
         for table in survey.unreadable:
-            yield _line(1, table, "it cannot be read", "repair it, or leave it out")
+            yield line_of(1, table, "it cannot be read", "repair it, or leave it out")
         yield ""
     columns = dict(_never_columns(survey, parts))
     if columns:
@@ -317,31 +272,13 @@ def _unmapped(column: Column) -> Line:
 
 
 def _splits(survey: Survey, parts: Parts) -> Lines:
-    outcome = [slug(c) for sheet in parts.labels for c in guess.outcomes(sheet, survey)][:1]
+    outcome = [guess.slug(c) for sheet in parts.labels for c in guess.outcomes(sheet, survey)][:1]
     question = "" if outcome else "name the outcome in `stratify` too, so that every fold has its share"
-    found = outcome + [_block_name(f, m, survey) for f in survey.folders for m in f.by_modality()]
-    yield _line(0, "splits", {"by": "patient", "stratify": found, "folds": 5, "seed": 0}, question)
-
-
-def slug(text: str) -> str:
-    """Return a text as a name that a specification accepts: letters, digits and underscores."""
-    words = re.sub(r"\[.*?\]|\(.*?\)", " ", text)
-    name = re.sub(r"[^A-Za-z0-9]+", "_", words).strip("_")[:40].strip("_")
-    return name if re.match(r"[A-Za-z]", name) else f"x_{name}".rstrip("_")
+    found = outcome + [name for name, *_ in blocks(survey)]
+    yield line_of(0, "splits", {"by": "patient", "stratify": found, "folds": 5, "seed": 0}, question)
 
 
 def _unused(name: str, taken: set[str]) -> str:
     unique = next(n for n in (name, *(f"{name}_{i}" for i in range(2, 1000))) if n not in taken)
     taken.add(unique)
     return unique
-
-
-def write_new(path: Path, text: str) -> None:
-    """Write a file that must not exist yet; it appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        path.hardlink_to(partial)  # unlike a rename, a link never replaces what is there
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,0 +1,87 @@
+"""The draft of a recipe as text: what the planner proposes, each line with its reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from medmm.cohort.draft import guess
+from medmm.cohort.draft.guess import Parts
+from medmm.cohort.draft.lines import Lines, flow, line_of
+from medmm.cohort.draft.profile import Column, Sheet, Survey, words_of
+from medmm.cohort.fingerprint import rarer
+from medmm.planning.fingerprint import Fingerprint, ImagePrint, TablePrint, events_told
+from medmm.planning.machine import this_machine
+from medmm.planning.propose import Plan, propose
+
+
+def recipe_text(
+    survey: Survey, parts: Parts, prints: Mapping[str, ImagePrint], name: str, cohort: str
+) -> str:
+    """Return the drafted recipe.yaml.
+
+    Args:
+        prints: what was measured of each image block (:func:`~medmm.cohort.draft.images.measure_images`).
+        name: of the pipeline.
+        cohort: folder of cohort.yaml, relative to the recipe.
+    """
+    candidates = [
+        (sheet, column) for sheet in parts.labels for column in guess.outcomes(sheet, survey).values()
+    ]
+    plan = propose(_fingerprint(survey, parts, prints, candidates))
+    modalities = list(_modalities(parts, prints, plan))
+    question = "the one you predict, as in cohort.yaml" if len(candidates) != 1 else ""
+    outcome = guess.slug(candidates[0][1].name) if candidates else "outcome"
+    lines = [
+        "schema_version: 1",
+        f"name: {re.sub(r'[^a-z0-9_]+', '_', name.lower())}",
+        line_of(0, "question", "", "what does the model answer, in one sentence?"),
+        line_of(0, "intended_use", "Research. Not for the care of patients."),
+        f"cohort: {flow(cohort)}",
+        line_of(0, "outcome", outcome, question),
+        "modalities:",
+        *modalities,
+        *_fusion(len(prints) + (parts.records is not None) + (parts.results is not None)),
+        "fitting:",
+        *(line_of(1, key, one.value, reason=one.reason) for key, one in plan.under("fitting").items()),
+        "final_model: fold_ensemble",
+        "seed: 0",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _modalities(parts: Parts, prints: Mapping[str, ImagePrint], plan: Plan) -> Lines:
+    for name in prints:
+        yield f"  {name}:"
+        yield line_of(2, "kind", "image")
+        for key, one in plan.under(f"modalities.{name}").items():
+            yield line_of(2, key, one.value, reason=one.reason)
+    if parts.records is not None:
+        yield line_of(1, "records", {"kind": "records"})
+    if parts.results is not None:
+        yield line_of(1, "biomarkers", {"kind": "biomarkers"})
+
+
+def _fusion(modalities: int) -> Iterator[str]:
+    if modalities > 1:
+        reason = "each modality learns alone, and few weights join them: what few patients can carry"
+        yield line_of(0, "fusion", {"kind": "late_stack"}, reason=reason)
+
+
+def _fingerprint(
+    survey: Survey, parts: Parts, prints: Mapping[str, ImagePrint], candidates: list[tuple[Sheet, Column]]
+) -> Fingerprint:
+    """Return what the tables' heads and the measured series say; of an outcome, only how many have it."""
+    events = None
+    if candidates:
+        sheet, column = candidates[0]
+        counts = dict(words_of(survey.root, sheet.name, [column.name]))
+        labels = [float(place) for place, word in enumerate(column.words) for _ in range(counts[(word,)])]
+        events = events_told(rarer("binary", labels))
+    tables = {}
+    if parts.records is not None:
+        inputs = [c for c in parts.records.columns.values() if guess.field(c).value.get("role") == "input"]
+        cells = sum(column.rows for column in inputs)
+        missing = 1 - sum(column.filled for column in inputs) / cells if cells else 1.0
+        tables["records"] = TablePrint(len(inputs), round(missing, 3))
+    return Fingerprint(len(survey.subjects), events, this_machine(), prints, tables)

@@ -1,0 +1,122 @@
+"""The fingerprint of a cohort: some of its series measured in workers, its patients and fields counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medmm.columns import ImageSpec, Status
+from medmm.errors import DicomRefusal
+from medmm.planning.fingerprint import Fingerprint, ImagePrint, TablePrint, events_told, image_print
+from medmm.planning.machine import this_machine
+from medmm.planning.measure import Seen, seen
+from medmm.sample import Patient, SeriesSource
+
+if TYPE_CHECKING:  # a worker that measures opens no table
+    from medmm.cohort.link import Cohort
+
+MOST_MEASURED = 24
+"""Series of a block whose voxels are looked at; of the rest, their grids."""
+
+Progress = Callable[[int, int], None]
+Grids = Sequence[tuple[tuple[int, ...], tuple[float, ...] | None]]
+"""Matrix and spacing in mm, per series."""
+
+
+def measured(
+    series: Sequence[Sequence[Path]],
+    *,
+    labels: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> list[Seen]:
+    """Measure at most :data:`MOST_MEASURED` of some series, spread evenly, without those that do not load.
+
+    Args:
+        series: the files of each.
+        labels: of a declared label map, () of declared intensities; None to tell by the values.
+        progress: called with (done, total).
+    """
+    from medmm.dicom.parallel import each_bounded
+
+    count = min(len(series), MOST_MEASURED)
+    chosen = [series[index * len(series) // count] for index in range(count)]
+    found = []
+    for done, one in enumerate(each_bounded(partial(_measure, labels), chosen, lost=_nothing), 1):
+        found.append(one)
+        if progress:
+            progress(done, count)
+    return [one for one in found if one is not None]
+
+
+def _measure(labels: Sequence[int] | None, files: Sequence[Path]) -> Seen | None:
+    from medmm.dicom.loading import load_files
+
+    try:
+        return seen(load_files(files), labels)
+    except DicomRefusal:
+        return None
+
+
+def _nothing(files: Sequence[Path]) -> None:
+    """A series whose worker died is not measured."""
+
+
+def fingerprint(
+    cohort: Cohort,
+    patients: Sequence[Patient],
+    outcome: str,
+    *,
+    blocks: Mapping[str, str],
+    grids: Mapping[str, Grids],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Fingerprint:
+    """Return the fingerprint of the patients who are trained on.
+
+    Args:
+        outcome: whose rarer class is counted.
+        blocks: of the recipe: "image", or the kind of a table of fields.
+        grids: per image block, those of every patient whose series could be loaded.
+        progress: called with (stage, done, total).
+    """
+    images: dict[str, ImagePrint] = {}
+    tables: dict[str, TablePrint] = {}
+    for name, kind in blocks.items():
+        sources = [patient.sources.get(name) for patient in patients]
+        if kind == "image":
+            declared = cohort.declarations[name]
+            assert isinstance(declared, ImageSpec)
+            files = [source.files for source in sources if isinstance(source, SeriesSource)]
+            bar = partial(progress, f"measuring {name}") if progress else None
+            found = measured(files, labels=declared.labels, progress=bar)
+            images[name] = image_print(
+                found, patients=len(grids[name]), labels=declared.labels, grids=grids[name]
+            )
+        else:
+            tables[name] = _table([source for source in sources if isinstance(source, Mapping)])
+    labels = [patient.targets[outcome] for patient in patients if outcome in patient.targets]
+    events = events_told(rarer(cohort.spec.outcomes[outcome].kind, labels))
+    return Fingerprint(len(patients), events, this_machine(), images, tables)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> TablePrint:
+    cells = [value for row in rows for value in row.values()]
+    known = sum(value.status is Status.KNOWN for value in cells)
+    return TablePrint(len(rows[0]) if rows else 0, round(1 - known / len(cells), 3) if cells else 1.0)
+
+
+def rarer(kind: str, labels: Sequence[float]) -> int | None:
+    """Return the patients of the rarest class, or those with the event; None of a quantity.
+
+    Args:
+        kind: of the outcome (:class:`~medmm.cohort.outcomes.OutcomeSpec`).
+        labels: that are known; of a survival positive where the event happened.
+    """
+    if kind == "regression":
+        return None
+    if kind == "survival":
+        return sum(label > 0 for label in labels)
+    counts = Counter(labels).values()
+    return min(counts) if len(counts) > 1 else 0
