@@ -60,7 +60,7 @@ def demo(folder: Path, *, patients: int, say: Callable[[str], None], progress: P
         say(f"     report   {page}")
     say(f"     scores   {folder / 'scores.parquet'}")
     return [
-        f"mlflow ui --backend-store-uri {store(runs)}   (every run, figure and model)",
+        f"mlflow ui --workers 1 --backend-store-uri {store(runs)}   (every run, figure and model)",
         f"medmm score {trained.bundle} --cohort {data} --root {data} --patient {highest.subject_id}",
         "medmm init YOUR_DATA --out cohorts/yours   (your own cohort)",
     ]

@@ -100,6 +100,12 @@ def test_an_unknown_outcome(place):
     assert_refused(run(place, "train", ".", "--root", "data"), 4, "dead", "deterioration")
 
 
+def test_a_cohort_that_nobody_is_left_of(place):
+    with (place / "data" / "cohort.yaml").open("a") as file:
+        file.write("exclusions: {too_young: {field: age, below: 200}}\n")
+    assert_refused(check(place), 5, "no patient is left to train on or to score")
+
+
 def test_duplicate_patient_rows(place):
     rewritten(place / "data" / "records.csv", lambda rows: [*rows, {**rows[0], "age": "41"}])
     assert_refused(check(place), 5, "records.csv")

@@ -9,6 +9,7 @@ import typer
 
 from medmm.cli.console import out, progress, say_next
 from medmm.cli.options import CohortFolder, Root, where
+from medmm.errors import DataError
 
 if TYPE_CHECKING:
     from medmm.cohort.spec import CohortSpec
@@ -81,6 +82,8 @@ def check(
         )
     for line in inspect(linked, root=folder).lines():
         out.print(line, markup=False)
+    if not linked.patients:
+        raise DataError(f"{spec.name}: no patient is left to train on or to score; the flow above says why")
     if series is not None:
         from medmm.sources.duck import write_parquet
 

@@ -114,7 +114,7 @@ def train(
         say_next(
             f"medmm score {trained.bundle} --cohort {planned.folder}{where(root)} --out scores.parquet",
             f"medmm explain {trained.bundle} --cohort {planned.folder}{where(root)} --folds --out reports",
-            f"mlflow ui --backend-store-uri {store(runs)}",
+            f"mlflow ui --workers 1 --backend-store-uri {store(runs)}",
         )
 
 
