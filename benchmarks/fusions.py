@@ -106,7 +106,7 @@ def main() -> None:
         on_epoch=clock,
     )
     cost = rehearse(problem, planned.folds)
-    print(f"{cost.networks} networks, at most {cost.seconds / 60:.0f} CPU minutes")
+    print(f"{cost.networks} networks, at most {cost.seconds / 60:.0f} minutes at the pace of this moment")
     if asked.dry_run:
         return
     clock.last = time.process_time()

@@ -13,7 +13,7 @@ import numpy as np
 from medmm.arrays import Ints
 from medmm.cohort.link import Cohort
 from medmm.cohort.outcomes import OutcomeSpec
-from medmm.cohort.split import Splits, redrawn
+from medmm.cohort.split import Splits, nested_in, redrawn
 from medmm.fitting.candidates import Problem
 from medmm.fitting.choosing import Evidence, weigh
 from medmm.fitting.crossval import OutOfFold
@@ -104,6 +104,23 @@ def further_folds(
         return ()
     divisions = redrawn(cohort, splits, recipe.folds.count(rarer) - 1)
     return tuple(np.array([of[p.subject_id] for p in patients], dtype=np.int64) for of in divisions)
+
+
+def inner_folds(
+    cohort: Cohort, splits: Splits, patients: Sequence[Patient], more: Sequence[Ints]
+) -> dict[str, Ints]:
+    """Return the cohort's nested division per cross-validation, ``[patient, outer fold]``; or nothing.
+
+    An inner fold is -1 where the patient is in that outer fold.
+    """
+    if not splits.inner:
+        return {}
+    ids = [patient.subject_id for patient in patients]
+    divisions: dict[str, Mapping[str, tuple[int, ...]]] = {"": splits.inner}
+    for place, folds in enumerate(more, start=2):
+        own = dict(zip(ids, folds.tolist(), strict=True))
+        divisions[f"repeat{place}/"] = nested_in(cohort, splits, own)
+    return {prefix: np.array([of[subject] for subject in ids]) for prefix, of in divisions.items()}
 
 
 def notice(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient], again: int) -> str:

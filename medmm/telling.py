@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -54,6 +54,7 @@ class Plan:
         folds: ``[patient]``.
         more: the folds of further repeats of the cross-validation.
         notice: what must be known about few events; empty where they are not few.
+        inner: per cross-validation, the cohort's inner folds ``[patient, outer fold]``.
     """
 
     folder: Path
@@ -66,6 +67,7 @@ class Plan:
     root: Path
     more: tuple[Ints, ...] = ()
     notice: str = ""
+    inner: Mapping[str, Ints] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -86,7 +87,8 @@ def plan(
         folds = deal(labels, [patient.subject_id for patient in patients], folds=2, seed=recipe.seed)
     notice = choosing.notice(recipe, cohort, patients, len(more))
     where = data_root(linked.spec, root)
-    return Plan(folder, recipe, linked.spec, cohort, division, patients, folds, where, more, notice)
+    inner = {} if smoke else choosing.inner_folds(linked, division, patients, more)
+    return Plan(folder, recipe, linked.spec, cohort, division, patients, folds, where, more, notice, inner)
 
 
 def train(
@@ -166,7 +168,7 @@ def follow(planned: Plan, run: Path) -> None:
 
 def _problem(planned: Plan, run: Path, progress: Progress | None) -> Problem:
     with leader_first():
-        return assemble(
+        problem = assemble(
             planned.recipe,
             planned.cohort,
             planned.patients,
@@ -175,6 +177,7 @@ def _problem(planned: Plan, run: Path, progress: Progress | None) -> Problem:
             progress=progress,
             on_epoch=_epochs(progress, planned),
         )
+    return replace(problem, inner=planned.inner)
 
 
 def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> list[str]:

@@ -174,6 +174,22 @@ def redrawn(cohort: Cohort, splits: Splits, repeats: int) -> list[dict[str, int]
     return found[1:]
 
 
+def nested_in(cohort: Cohort, splits: Splits, folds: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Return the inner folds inside other outer folds of the same subjects, as many as ``splits`` has.
+
+    Args:
+        folds: per training subject, the outer fold.
+    """
+    count = 1 + max(max(places) for places in splits.inner.values())
+    settings = cohort.spec.splits.model_copy(update={"folds": splits.folds, "inner_folds": count})
+    members = [
+        Member(p.subject_id, _stratum(cohort, p), _whole(cohort, p), cohort.days.get(p.subject_id, 0.0))
+        for p in cohort.patients
+        if p.subject_id in folds
+    ]
+    return nested(members, {subject: (TRAIN, fold) for subject, fold in folds.items()}, settings)
+
+
 def _divides(places: Mapping[str, int]) -> frozenset[frozenset[str]]:
     """Return who is together with whom, whatever the folds are called."""
     folds: dict[int, set[str]] = {}

@@ -50,6 +50,8 @@ class Problem:
         pseudonyms: per patient, the only name that is written down.
         keys: per patient, a stable text that orders them when they are dealt into folds.
         work: folder in which finished fits are kept.
+        inner: per cross-validation (the prefix of its splits' names), a nested division that the cohort
+            asks for, ``[patient, outer fold]``; without one, inner folds are dealt here.
     """
 
     recipe: Recipe
@@ -62,6 +64,7 @@ class Problem:
     work: Path
     on_epoch: OnEpoch | None = None
     tasks: tuple[Task, ...] = (BINARY,)
+    inner: Mapping[str, Ints] = field(default_factory=dict)
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -315,6 +318,15 @@ class _Split:
         present = self.inputs.present[self.train]
         strata = [f"{label}{row.tolist()}" for label, row in zip(labels, present, strict=True)]
         keys = [self.problem.keys[row] for row in self.train]
+        prefix, told, outer = self.name.rpartition("fold")
+        if told and prefix in self.problem.inner:  # a refit is of no fold
+            folds: Ints = self.problem.inner[prefix][self.train, int(outer)]
+            if smallest_class(labels, present, folds) >= fusion.smallest_class:
+                return folds
+            raise FittingError(
+                f"{self.name}: late_stack needs at least {fusion.smallest_class} patients of each class per"
+                " modality in each inner fold; lower splits.inner_folds of the cohort, or leave it out"
+            )
         for count in range(fusion.inner_folds, 1, -1):
             folds = deal(strata, keys, folds=count, seed=self.problem.seed(self.name))
             if smallest_class(labels, present, folds) >= fusion.smallest_class:

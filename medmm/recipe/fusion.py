@@ -171,7 +171,8 @@ class LateStack(Declared):
     Source: Huang et al. 2020, https://doi.org/10.1038/s41598-020-78888-w (late fusion of CT and records).
 
     Attributes:
-        inner_folds: folds within the training patients; fewer until each class of each modality has
+        inner_folds: folds within the training patients, where the cohort's ``splits.inner_folds`` does not
+            say; fewer until each class of each modality has
             ``smallest_class`` patients in every fold.
     """
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medmm.cohort.division import Splits as Settings
-from medmm.cohort.split import assign, decide, divide, load_splits
+from medmm.cohort.split import assign, decide, divide, load_splits, nested_in, redrawn
 from medmm.cohort.wholes import Member, by_group, by_site, by_subject, by_time, nested
 from medmm.errors import ConfigError, DataError
 
@@ -190,3 +190,18 @@ def test_a_file_that_divides_a_family_is_refused(small: Any, tmp_path: Path) -> 
     cohort, splits = decide(small.link(), folder=tmp_path)
     with pytest.raises(DataError, match="divide a group"):
         assign(cohort, splits)
+
+
+def test_a_repeat_is_nested_as_the_first_division_is(small: Any) -> None:
+    _families(small)
+    small.spec["splits"] = {"groups": "family", "folds": 3, "inner_folds": 2}
+    cohort = small.link()
+    splits = divide(cohort)
+    (again,) = redrawn(cohort, splits, 1)
+    inner = nested_in(cohort, splits, again)
+    assert set(inner) == set(again) == {s for s, (split, _) in splits.of.items() if split == "train"}
+    for subject, places in inner.items():
+        assert [place == -1 for place in places] == [fold == again[subject] for fold in range(3)]
+        assert set(places) - {-1} <= {0, 1}
+    families = {cohort.groups[subject]: places for subject, places in inner.items()}
+    assert all(families[cohort.groups[subject]] == places for subject, places in inner.items())

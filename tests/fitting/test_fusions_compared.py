@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from medmm.errors import ConfigError
+from medmm.errors import ConfigError, FittingError
 from medmm.fitting.crossval import cross_validate, final_network, fits
 from medmm.fitting.partition import deal
 from medmm.recipe import Concat, LateMean, LateStack, Recipe, load_recipe
@@ -126,3 +127,18 @@ def test_what_a_fusion_needs_is_asked_of_every_one_compared(tmp_path):
     (tmp_path / "recipe.yaml").write_text(TEXT.replace("  ct: {kind: image}\n", "") + "routing: never_worse")
     with pytest.raises(ConfigError, match="`routing` chooses between networks of several modalities"):
         load_recipe(tmp_path)
+
+
+def test_a_cohorts_nested_division_is_what_a_stack_is_fitted_on(tmp_path):
+    folds = np.arange(150) % 2
+    inner = np.stack([np.where(folds == outer, -1, np.arange(150) // 2 % 2) for outer in (0, 1)], axis=1)
+    given = replace(problem(tmp_path, LateStack(inner_folds=3)), inner={"": inner})
+    found = cross_validate(given, folds)
+    assert {file.parent.parent.name for file in tmp_path.rglob("inner*/*/done.safetensors")} == {
+        "inner0",
+        "inner1",
+    }
+    assert np.isfinite(found.logits["fused"]).all()
+    thin = replace(given, inner={"": np.where(inner < 0, -1, np.arange(150)[:, None] // 2 % 20)})
+    with pytest.raises(FittingError, match=r"lower splits\.inner_folds"):
+        cross_validate(replace(thin, work=tmp_path / "thin"), folds)
