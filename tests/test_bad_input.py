@@ -102,7 +102,7 @@ def test_an_unknown_outcome(place):
 
 def test_a_cohort_that_nobody_is_left_of(place):
     with (place / "data" / "cohort.yaml").open("a") as file:
-        file.write("exclusions: {too_young: {field: age, below: 200}}\n")
+        file.write("exclusions: {young: {field: age, below: 200}, no_age: {field: age, missing: true}}\n")
     assert_refused(check(place), 5, "no patient is left to train on or to score")
 
 
