@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -15,6 +16,9 @@ from medmm.cohort.draft.lines import write_new
 from medmm.cohort.link import link
 from medmm.cohort.spec import load_spec
 from medmm.errors import ConfigError, DataError, OutputError
+from medmm.modalities.image import Image, ImageSettings
+from medmm.recipe import load_recipe
+from tests.dicom.conftest import Scanner
 
 NAMES = [f"P{n:03d}" for n in range(40)]
 
@@ -186,3 +190,55 @@ def test_a_draft_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         write_new(path, "name: second\n")
     assert [file.read_text() for file in tmp_path.iterdir()] == ["name: first\n"]
+
+
+def _scanned(data: Path, sizes: dict[str, tuple[int, int]]) -> None:
+    """Write one CT of each patient: slices of a size, background alone but for one bright square."""
+    for name, (side, slices) in sizes.items():
+        scanner = Scanner(data / "dicom" / name)
+        for z in range(slices):
+            pixels = np.zeros((side, side), np.int16)
+            pixels[side // 4 : side // 2, side // 4 : side // 2] = 1 if side > 8 else 0
+            elements = {"RescaleIntercept": 0, "PixelSpacing": [2, 2], "SliceThickness": 3}
+            scanner.slice(3.0 * z, pixels=pixels, PatientID=name, StudyDate="20240301", **elements)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({}, None),
+        ({NAMES[0]: (32, 4)}, "label_map"),
+        (dict.fromkeys(NAMES[:3], (8, 3)), "intensity"),  # label maps of background alone
+        ({NAMES[0]: (16, 2), NAMES[1]: (300, 3), NAMES[2]: (32, 4)}, "label_map"),
+    ],
+    ids=("no image", "one patient", "nothing but background", "wildly different sizes"),
+)
+def test_the_drafted_recipe_is_one(
+    tmp_path: Path, sizes: dict[str, tuple[int, int]], expected: str | None
+) -> None:
+    data = _folder(tmp_path)
+    _scanned(data, sizes)
+    draft(data, tmp_path / "mine", pipeline=tmp_path / "pipeline")
+    _answered(tmp_path / "mine" / "cohort.yaml")
+    written = _answered(tmp_path / "pipeline" / "recipe.yaml")
+    spec = load_spec(tmp_path / "mine")
+    recipe = load_recipe(tmp_path / "pipeline")
+    assert {"batch_size", "epochs", "patience"} == set(written["fitting"])
+    assert set(written["modalities"]) == {"records", "biomarkers"} | set(spec.images)
+    if expected:
+        (name,) = spec.images
+        assert spec.images[name].kind == expected
+        block = dict(recipe.modalities[name])
+        assert block.pop("kind") == "image"
+        built = Image(name, ImageSettings.model_validate(block), spec.images[name])
+        assert built.shape[1:] == tuple(written["modalities"][name]["shape"])
+
+
+def test_every_setting_is_drafted_with_its_reason(tmp_path: Path) -> None:
+    data = _folder(tmp_path)
+    _scanned(data, dict.fromkeys(NAMES[:12], (16, 3)))
+    draft(data, tmp_path / "mine", pipeline=tmp_path / "pipeline")
+    lines = (tmp_path / "pipeline" / "recipe.yaml").read_text().splitlines()
+    for key in ("spacing_mm", "shape", "encoder", "augment", "batch_size", "epochs", "patience"):
+        (line,) = (line for line in lines if line.strip().startswith(f"{key}:"))
+        assert re.search(r" # [^?].{10,}", line), line
