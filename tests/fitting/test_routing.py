@@ -162,3 +162,27 @@ def test_the_gain_that_is_reported_is_of_the_routed_logits():
         labels[rows], routing.logits[0, rows], logits["fused"][0, rows], folds[0, rows]
     )
     assert routing.routes[0].gain.value == pytest.approx(expected.gain.value, abs=0.005)
+
+
+def test_the_page_and_the_card_say_who_is_scored_by_what():
+    from medmm.report.cards import _chosen
+    from medmm.report.choosing import choosing
+
+    logits, labels, folds, present = made(2.0)
+    known = OutOfFold({name: values[0] for name, values in logits.items()}, folds[0], ())
+    asked = {"names": NAMES, "images": ["film"], "verdict": None}
+    evidence = weigh(recipe(), known, labels, present, **asked)
+    page = choosing(evidence, None)
+    marked = {(row.cell.pattern, row.cell.model) for row in page.rows if row.scores}
+    assert page.routed
+    assert marked == {("film + records", "late_mean"), ("records", "fused")}
+    table = next(table for anchor, _, table in page.tables if anchor == "routing")
+    assert [row[2].split(":")[0] for row in table.rows] == ["late_mean", "fused"]
+    card = _chosen(
+        {"submodels": [{"pattern": ("film", "records")}]}, evidence.to_json() | {"promotion": None}
+    )
+    assert "Routing: submodels for film + records." in card
+    assert any("late_mean: surely better" in line for line in card)
+    plain = weigh(recipe(routing="none"), known, labels, present, **asked)
+    assert not choosing(plain, None).routed
+    assert not any(row.scores for row in choosing(plain, None).rows)
