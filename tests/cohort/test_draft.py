@@ -176,6 +176,8 @@ def test_the_real_cohort_needs_few_answers(shared: Callable[[str], Path], tmp_pa
     spec = _answered(tmp_path / "picai" / "cohort.yaml")
     assert spec["prediction_time"] == {"table": "records.csv", "column": "mri_date", "resolution": "day"}
     assert spec["images"]["mr"]["labels"] == [100, 200]
+    planned = _answered(tmp_path / "pipeline" / "recipe.yaml")["modalities"]["mr"]
+    assert (planned["spacing_mm"], planned["shape"]) == ([2, 2, 3], [40, 40, 24])
     assert "post_index.csv" in spec["never_tables"]
     cohort = link(load_spec(tmp_path / "picai"), data, key=b"k" * 32)
     assert cohort.flow.files.parts["used"] == 7440

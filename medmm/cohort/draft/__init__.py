@@ -7,7 +7,7 @@ known only afterwards is `never` until a person says otherwise, and an outcome i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,10 +90,13 @@ def draft(
             write_new(path, text)
     except OSError as error:
         raise OutputError(f"{out} cannot be written ({error.strerror}); name another folder") from error
-    questions = tuple(
+    return Draft(cohort, recipe, found.id, len(found.subjects), found.imaged, _questions(texts))
+
+
+def _questions(texts: Mapping[Path, str]) -> tuple[tuple[Path, int, str], ...]:
+    return tuple(
         (path, number, match.group(1))
         for path, text in texts.items()
         for number, line in enumerate(text.splitlines(), 1)
         if (match := QUESTION.search(line))
     )
-    return Draft(cohort, recipe, found.id, len(found.subjects), found.imaged, questions)
