@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,13 @@ class Choice:
         judgements: per outcome; of one binary outcome, over all repeats of the cross-validation.
         evidence: availability grid, comparisons, net benefit of one binary outcome; None of any other run.
         decision: of the recipe's promotion rules; None where it has none.
+        search: per study, what the search of settings found; empty where none were searched.
     """
 
     judgements: Mapping[str, Judgement]
     evidence: Evidence | None
     decision: Decision | None
+    search: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def routing(self) -> Routing | None:
@@ -51,9 +53,11 @@ class Choice:
 
     def to_json(self) -> dict[str, Any]:
         """Return what is added to metrics.json."""
+        found: dict[str, Any] = {"search": dict(self.search)} if self.search else {}
         if self.evidence is None:
-            return {}
-        return self.evidence.to_json() | {"promotion": self.decision.to_json() if self.decision else None}
+            return found
+        promotion = self.decision.to_json() if self.decision else None
+        return found | self.evidence.to_json() | {"promotion": promotion}
 
 
 def choose(problem: Problem, out_of_fold: OutOfFold, *, worst_finding: str | None) -> Choice:

@@ -69,8 +69,7 @@ def mapped(
     if address is None:
         results = (work(item) for item in items)
         return _counted(results, len(items), progress)
-    # What Ray prints of a machine that dies must not stand among results.
-    with redirect_stdout(sys.stderr), _connected(address) as ray:
+    with joined(address) as ray:
         return _counted(_spread(ray, work, items, lost), len(items), progress)
 
 
@@ -163,8 +162,20 @@ def _portable(error: Exception) -> Exception:
 
 
 @contextmanager
-def _connected(address: str) -> Iterator[Any]:
-    """Join a cluster, or start one here, and leave it at the end; a connection that stands is used."""
+def joined(address: str | None) -> Iterator[Any]:
+    """Join a cluster, or start one here, and leave it at the end.
+
+    A connection that stands is used, so that several maps inside one such block share it.
+
+    Args:
+        address: as in :func:`mapped`; None joins nothing.
+
+    Raises:
+        ClusterError: if the cluster does not answer.
+    """
+    if address is None:
+        yield None
+        return
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when ray is imported
     try:
         import ray
@@ -175,6 +186,18 @@ def _connected(address: str) -> Iterator[Any]:
         return
     _knock(address)
     stop = signal.getsignal(signal.SIGTERM)
+    # What Ray prints of a machine that dies must not stand among results.
+    with redirect_stdout(sys.stderr):
+        try:
+            _start(ray, address)
+            _keep_handler(stop)
+            yield ray
+        finally:
+            ray.shutdown()
+            _keep_handler(stop)
+
+
+def _start(ray: Any, address: str) -> None:
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": False}
     if address == LOCAL:
         options |= {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
@@ -185,13 +208,6 @@ def _connected(address: str) -> Iterator[Any]:
             f"no Ray cluster can be joined at {address!r} ({type(error).__name__}); `ray status` there shows"
             " whether it is up, and Ray, Python and the token must be the same on every machine"
         ) from error
-    finally:
-        _keep_handler(stop)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-        _keep_handler(stop)
 
 
 def _keep_handler(stop: Any) -> None:

@@ -29,8 +29,7 @@ from urllib.parse import urlsplit, urlunsplit
 from medmm.errors import BundleError, ConfigError, OutputError
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
-METRICS_PER_BATCH = 1000
-PARAMS_PER_BATCH = 100
+METRICS_PER_BATCH, PARAMS_PER_BATCH = 1000, 100
 """Limits of one ``log_batch`` request (MLflow REST API)."""
 
 WITHHELD = "withheld"
@@ -40,8 +39,7 @@ _WORD = re.compile(r"[\w.,:;+*()\[\]{}<>=%'\" -]{0,120}")
 _SENTENCE = re.compile(r"(?:[^\W\d_]{2,}[ ,;:]+){3}[^\W\d_]{2,}")
 _UNSAFE_IN_NAME = re.compile(r"[^\w./ -]")
 _ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
-_BUNDLE = "artifacts/bundle"
-_MODEL = "model"
+_BUNDLE, _MODEL = "artifacts/bundle", "model"
 
 
 def store(runs: Path) -> str:
@@ -135,6 +133,20 @@ class Run:
         """
         with _explained():
             self._client.set_registered_model_alias(model_name, alias, version)
+
+    def child(
+        self, name: str, params: Mapping[str, Any], steps: Sequence[float], state: str, reason: str = ""
+    ) -> None:
+        """Record a run inside this one, as it ended: a trial with its settings and its value step by step."""
+        tags = {"mlflow.parentRunId": self.run_id, "state": state}
+        with _explained():
+            of = self._client.get_run(self.run_id).info.experiment_id
+            inside = Run(self._client, self._client.create_run(of, tags=tags, run_name=name).info.run_id)
+        inside.params(params)
+        inside.epochs((step, {"value": value}) for step, value in enumerate(steps))
+        if reason:
+            inside.text("reason", reason)
+        _end(self._client, inside.run_id, "FAILED" if state == "failed" else "FINISHED")
 
     def tag(self, name: str, value: str) -> None:
         """Tag the run with a word; the caller vouches that it speaks of no patient."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from medmm import choosing, tracking
+from medmm import choosing, searching, tracking
 from medmm.arrays import Ints
+from medmm.cluster import joined
 from medmm.cohort.access import open_cohort
 from medmm.cohort.link import Cohort
 from medmm.cohort.outcomes import counted
@@ -29,7 +31,8 @@ from medmm.fitting.partition import deal
 from medmm.fitting.processes import count, from_leader, leader_first, leads
 from medmm.fitting.proposing import proposed
 from medmm.fitting.rehearsal import rehearse as rehearsed
-from medmm.recipe import LateStack, Recipe, check_outcome, cohort_folder, load_recipe
+from medmm.fitting.search import FINAL
+from medmm.recipe import LateStack, Recipe, check_outcome, check_search, cohort_folder, load_recipe
 from medmm.redteam.record import record
 from medmm.report.images import Tile, contact_sheet
 from medmm.report.page import write_page, write_private
@@ -38,7 +41,19 @@ from medmm.sample import Patient
 from medmm.sealing import seal, shipped
 from medmm.telling import Plan, Trained, summary, track, track_images, training_page
 
-__all__ = ["Plan", "Trained", "count", "follow", "leads", "open_run", "plan", "rehearse", "summary", "train"]
+__all__ = [
+    "Plan",
+    "Trained",
+    "count",
+    "follow",
+    "leads",
+    "open_run",
+    "plan",
+    "rehearse",
+    "search",
+    "summary",
+    "train",
+]
 
 Progress = Callable[[str, int, int], None]
 
@@ -70,6 +85,7 @@ def plan(
     check_outcome(recipe, load_spec(folder))
     with leader_first():
         linked = open_cohort(folder, root, progress=progress)
+    check_search(recipe, linked.declarations)
     linked, division = decide(linked, folder=folder, file=splits)
     cohort = assign(linked, division)
     patients = training_patients(cohort, recipe)
@@ -97,37 +113,43 @@ def train(
     *,
     register: bool = True,
     jobs: int | None = None,
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Fit, judge, seal and track.
 
     Args:
+        planned: from :func:`plan`.
         run: the folder of this run, from :func:`open_run`; finished fits in it are not repeated.
         register: whether the model is registered under the recipe's name.
         jobs: splits that are fitted at a time, each on one thread; without it one, on as many threads as
             torch takes. Any number of jobs gives the same bits; another number of threads does not.
+        cluster: where the trials of a search run (:func:`medmm.cluster.mapped`).
+        progress: called with (stage, done, total).
 
     Raises:
         FittingError: if training cannot go on.
     """
-    recipe, runs = planned.recipe, run.parent
-    tracked_as = run / "tracking.txt"
-    earlier = tracked_as.read_text() if tracked_as.exists() else None
+    recipe = planned.recipe
     with ExitStack() as stack:
-        tracked = stack.enter_context(
-            tracking.tracked(recipe.name, run.name, uri=tracking.store(runs), run_id=earlier)
-        )
+        stack.enter_context(joined(cluster))
+        tracked = stack.enter_context(_tracked(recipe.name, run))
         if jobs is not None:
             stack.enter_context(one_thread())
-        tracked_as.write_text(tracked.run_id)
         problem = _problem(planned, run, progress)
         notices = choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
-        out_of_fold = repeat(problem, planned.folds, planned.more, jobs=jobs or 1)
+        search = searching.searcher(planned, problem, run, tracked, cluster, progress)
+        jobs = 1 if search else jobs or 1  # every fold's fits wait for its own search
+        out_of_fold = repeat(replace(problem, searched=search), planned.folds, planned.more, jobs=jobs)
         binary = [name for name in recipe.asked if planned.spec.outcomes[name].kind == "binary"]
         kept = (planned.cohort, run, planned.root, binary, planned.splits)
         worst = record(tracked, *kept) if register else None  # no smoke run
         choice = choosing.choose(problem, out_of_fold, worst_finding=worst)
         from_leader(json.dumps(shipped(choice)))
+        if search is not None:
+            problem = search(np.arange(len(planned.patients)), FINAL)
+            choice = replace(choice, search=search.to_json())
+            notices += tuple(search.sentences())
         sha256 = seal(
             problem,
             out_of_fold,
@@ -180,6 +202,40 @@ def _problem(planned: Plan, run: Path, progress: Progress | None) -> Problem:
     return replace(problem, inner=planned.inner)
 
 
+@contextmanager
+def _tracked(experiment: str, run: Path) -> Iterator[tracking.Run]:
+    """Track a run, or go on with what was tracked of it before it was stopped."""
+    file = run / "tracking.txt"
+    earlier = file.read_text() if file.exists() else None
+    with tracking.tracked(experiment, run.name, uri=tracking.store(run.parent), run_id=earlier) as tracked:
+        file.write_text(tracked.run_id)
+        yield tracked
+
+
+def search(
+    planned: Plan, run: Path, *, cluster: str | None = None, progress: Progress | None = None
+) -> list[str]:
+    """Search settings among all training patients, as :func:`train` does for the final model.
+
+    A run that is trained in the same folder goes on from there. The lines returned tell the best trials.
+
+    Raises:
+        ConfigError: if the recipe has no search.
+        FittingError: if no trial could be finished.
+    """
+    recipe = planned.recipe
+    if recipe.search is None:
+        raise ConfigError(f"recipe {recipe.name} has no `search`; docs/search.md shows one")
+    with joined(cluster), _tracked(recipe.name, run) as tracked:
+        problem = _problem(planned, run, progress)
+        choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
+        found = searching.searcher(planned, problem, run, tracked, cluster, progress)
+        assert found is not None
+        found.studies = 1
+        found(np.arange(len(planned.patients)), FINAL)
+    return found.found[FINAL].lines()
+
+
 def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> list[str]:
     """Do everything but fit: flow, shapes, cost, the plan, and a contact sheet of what the network sees.
 
@@ -208,6 +264,7 @@ def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> 
         f"{rehearsal.peak_gigabytes:.1f} GB"
         + (f", {1 + len(planned.more)} cross-validations with other folds" if planned.more else "")
     )
+    lines += searching.cost(planned)
     plan = proposed(problem, planned.cohort, planned.patients, progress=progress)
     lines += plan.lines
     for what, found in (("fingerprint", plan.fingerprint), ("plan", plan.plan)):
@@ -260,7 +317,10 @@ def _smaller(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient]) -> tup
     )
     fitting = recipe.fitting.model_copy(update={"epochs": 2})
     comparison = recipe.comparison.model_copy(update={"resamples": 200, "fusions": tuple(rest)})
-    small = recipe.model_copy(update={"fitting": fitting, "fusion": fusion, "comparison": comparison})
+    shrunk: dict[str, Any] = {"fitting": fitting, "fusion": fusion, "comparison": comparison}
+    if recipe.search is not None:
+        shrunk["search"] = recipe.search.model_copy(update={"trials": 2, "folds": 2})
+    small = recipe.model_copy(update=shrunk)
     return small, [patient for patient, keep in zip(patients, chosen, strict=True) if keep]
 
 

@@ -77,6 +77,7 @@ def train(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="The whole path on a few patients, in about a minute.")
     ] = False,
+    cluster: Cluster = None,
 ) -> None:
     """Fit, judge, seal and track a model, and say whether the image earns its place."""
     from medmm import train as story
@@ -96,7 +97,9 @@ def train(
             run = story.open_run(planned, runs, resume)
             err.print(f"run      {run}; if it is stopped, --resume takes it up", markup=False)
             try:
-                trained = story.train(planned, run, register=not smoke, jobs=jobs, progress=bars)
+                trained = story.train(
+                    planned, run, register=not smoke, jobs=jobs, cluster=cluster, progress=bars
+                )
             except KeyboardInterrupt:
                 given = (("--root", root), ("--splits", splits))
                 options = "".join(f" {name} {path}" for name, path in given if path)
@@ -116,6 +119,31 @@ def train(
             f"medmm explain {trained.bundle} --cohort {planned.folder}{where(root)} --folds --out reports",
             f"mlflow ui --workers 1 --backend-store-uri {store(runs)}",
         )
+
+
+@app.command(epilog="Examples: medmm search PIPELINE --root DATA · medmm search PIPELINE --resume RUN")
+def search(
+    pipeline: Pipeline,
+    root: Root = None,
+    runs: Runs = Path("runs"),
+    resume: Annotated[Path | None, typer.Option(help="Take up a search that was stopped.")] = None,
+    cluster: Cluster = None,
+) -> None:
+    """Try the settings of the recipe's search on the training patients; `train` does so by itself."""
+    from medmm import train as story
+
+    with progress() as bars:
+        planned = story.plan(pipeline, root=root, progress=bars)
+        run = story.open_run(planned, runs, resume)
+        more = f"{pipeline}{where(root)} --runs {runs} --resume {run}"
+        try:
+            lines = story.search(planned, run, cluster=cluster, progress=bars)
+        except KeyboardInterrupt:
+            err.print(f"\nmedmm: go on with: medmm search {more}")
+            raise
+    for line in lines:
+        out.print(line, markup=False)
+    say_next(f"medmm train {more}")
 
 
 @app.command(

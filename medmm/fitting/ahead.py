@@ -18,15 +18,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from medmm.arrays import Ints
 from medmm.errors import FittingError
 from medmm.fitting.candidates import Problem, fit_split
-from medmm.fitting.inputs import Prepared
 
 POLL_SECONDS = 1.0
 """Time between two looks at what is finished."""
@@ -41,16 +38,6 @@ class Split:
 
     train: Ints
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Mapped:
-    """A memory map, by what it takes to open it again: a worker must not be sent its bytes."""
-
-    file: str
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
 
 
 @contextmanager
@@ -74,8 +61,7 @@ def fit_ahead(problem: Problem, splits: Sequence[Split], *, jobs: int) -> None:
     Raises:
         FittingError: if a split cannot be fitted, or a process died.
     """
-    images = {name: _packed(entry) for name, entry in problem.images.items()}
-    sent = replace(problem, on_epoch=None, images=images)
+    sent = replace(problem, on_epoch=None)
     pool = ProcessPoolExecutor(
         min(jobs, len(splits)),
         mp_context=multiprocessing.get_context("forkserver"),
@@ -117,25 +103,9 @@ def _begin(sent: Problem) -> None:
     global _problem  # noqa: PLW0603  # of a worker, which fits one problem
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks, which ends this one
     torch.set_num_threads(1)
-    _problem = replace(sent, images={name: _opened(entry) for name, entry in sent.images.items()})
+    _problem = sent
 
 
 def _fit(split: Split) -> None:
     assert _problem is not None
     fit_split(_problem, split.train, split.train[:0], split.name)
-
-
-def _packed(entry: Prepared) -> Prepared:
-    array: Any = entry.array
-    if not isinstance(array, np.memmap) or array.filename is None:
-        return entry
-    mapped: Any = _Mapped(str(array.filename), array.dtype.str, array.shape, array.offset)
-    return replace(entry, array=mapped)
-
-
-def _opened(entry: Prepared) -> Prepared:
-    found: Any = entry.array
-    if not isinstance(found, _Mapped):
-        return entry
-    mapped = np.memmap(found.file, found.dtype, mode="r", offset=found.offset, shape=found.shape)
-    return replace(entry, array=mapped)

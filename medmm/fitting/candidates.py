@@ -6,7 +6,7 @@ Everything fitted here, preprocessing included, is fitted on the split's own tra
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,8 @@ class Problem:
         work: folder in which finished fits are kept.
         inner: per cross-validation (the prefix of its splits' names), a nested division that the cohort
             asks for, ``[patient, outer fold]``; without one, inner folds are dealt here.
+        searched: where the recipe searches settings, what returns this problem under those that are best
+            among given training patients (rows, name of the split).
     """
 
     recipe: Recipe
@@ -65,6 +67,7 @@ class Problem:
     on_epoch: OnEpoch | None = None
     tasks: tuple[Task, ...] = (BINARY,)
     inner: Mapping[str, Ints] = field(default_factory=dict)
+    searched: Callable[[Ints, str], Problem] | None = None
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -154,6 +157,8 @@ def fit_split(
     Raises:
         FittingError: if the training patients cannot carry the recipe.
     """
+    if problem.searched is not None:
+        problem = problem.searched(train, name)
     modalities, inputs = problem.fitted(train)
     split = _Split(problem, train, test, name, modalities, inputs)
     asked = (*inputs.names, "fused", TABLES, *problem.recipe.fusions) if only is None else only

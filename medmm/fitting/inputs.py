@@ -30,6 +30,9 @@ from medmm.sample import Absence, SeriesSource, Source
 
 Progress = Callable[[int, int], None]
 
+OF_THE_NETWORK = {"encoder", "augment"}
+"""Settings of an image block that begin where its prepared arrays end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -49,6 +52,17 @@ class Prepared:
     absent: tuple[str, ...]
     digests: tuple[str, ...] = ()
     certificates: tuple[Mapping[str, Any], ...] = ()
+
+    def __reduce__(self) -> tuple[Callable[..., Prepared], tuple[Any, ...]]:
+        """Let a memory map be sent to another process by the name of its file."""
+        mapped = isinstance(self.array, np.memmap)
+        array = Path(str(self.array.filename)) if isinstance(self.array, np.memmap) else self.array
+        rest = (self.row_of, self.absent, self.digests, self.certificates)
+        return (_opened if mapped else Prepared), (array, *rest)
+
+
+def _opened(file: Path, *rest: Any) -> Prepared:
+    return Prepared(np.load(file, mmap_mode="r", allow_pickle=False), *rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +189,8 @@ def _fill(modality: Modality, sources: Sequence[Source], stem: Path, progress: P
 def _key(modality: Modality, sources: Sequence[Source]) -> str:
     digest = hashlib.sha256()
     versions = f"{LOADER_VERSION} {modality.transform_version}"
-    digest.update(f"{modality.kind} {versions} {modality.settings.model_dump_json()}".encode())
+    settings = modality.settings.model_dump_json(exclude=OF_THE_NETWORK)
+    digest.update(f"{modality.kind} {versions} {settings}".encode())
     if isinstance(modality.declaration, ImageSpec):
         digest.update(modality.declaration.model_dump_json().encode())
     for source in sources:

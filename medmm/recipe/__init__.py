@@ -6,6 +6,7 @@ modality that it names, so a new modality brings its own settings. Nothing here 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,7 @@ from medmm.recipe.fusion import (
     check_modalities,
     others,
 )
+from medmm.recipe.search import Search, placed
 
 __all__ = [
     "Comparison",
@@ -40,10 +42,13 @@ __all__ = [
     "Promotion",
     "Recipe",
     "Routing",
+    "Search",
     "Threshold",
     "check_outcome",
+    "check_search",
     "cohort_folder",
     "load_recipe",
+    "varied",
 ]
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -125,7 +130,9 @@ class Recipe(Declared):
         promotion: what makes a model the champion; without it, a run only ever makes a candidate.
         routing: ``never_worse`` ships, beside the fused network, a submodel for each set of modalities on
             whose patients it is surely better, out-of-fold; ``none`` scores everybody with the fused network.
-        final_model: ``fold_ensemble`` keeps the outer folds' networks; ``refit`` fits one on everybody.
+        final_model: ``fold_ensemble`` keeps the outer folds' networks; ``refit`` fits one on everybody, and
+            is the only one where settings are searched, since each fold may take other ones.
+        search: which settings are tried inside the training patients of each fold.
     """
 
     schema_version: Literal[1] = 1
@@ -146,6 +153,7 @@ class Recipe(Declared):
     promotion: Promotion | None = None
     routing: Routing = "none"
     threshold: Threshold | None = None
+    search: Search | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     _folder: Path = PrivateAttr(default=Path())
 
@@ -160,6 +168,18 @@ class Recipe(Declared):
         kind = own.get("kind") if isinstance(own, dict) else getattr(own, "kind", None)
         rest = [one for one in comparison["fusions"] if one not in (kind, {"kind": kind})]
         return {**values, "comparison": {**comparison, "fusions": rest}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refitted(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("search") is None:
+            return values
+        if values.get("final_model", "refit") != "refit":
+            raise ValueError(
+                "with a `search` each fold may take other settings, and their networks are no ensemble;"
+                " write `final_model: refit`, or leave it out"
+            )
+        return {**values, "final_model": "refit"}
 
     @model_validator(mode="after")
     def _several(self) -> Recipe:
@@ -245,7 +265,42 @@ def load_recipe(path: Path) -> Recipe:
     refuse_questions(file, text)
     recipe = validated(Recipe, values, where=str(file))
     recipe._folder = file.parent
+    for chosen in recipe.search.corners() if recipe.search else ():
+        varied(recipe, chosen)
     return recipe
+
+
+def varied(recipe: Recipe, chosen: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with other settings, and without a search.
+
+    Args:
+        recipe: as a person wrote it.
+        chosen: per dotted path ("fitting.learning_rate"), the setting.
+
+    Raises:
+        ConfigError: if a path is no setting, or a value is none for it.
+    """
+    written = recipe.model_dump(mode="json", exclude_unset=True, exclude={"search"})
+    told = ", ".join(f"{path} = {value}" for path, value in chosen.items())
+    named = {path.split(".")[1] for path in chosen if path.startswith("modalities.")}
+    for name in sorted(named - set(recipe.modalities)):
+        known = ", ".join(recipe.modalities)
+        raise ConfigError(f"search.space: the recipe has no modality {name!r}; it has {known}")
+    made = validated(
+        Recipe, placed(written, chosen, fusion=recipe.fusion.kind), where=f"search.space, with {told}"
+    )
+    made._folder = recipe._folder
+    return made
+
+
+def check_search(recipe: Recipe, declarations: Mapping[str, Declaration]) -> None:
+    """Build the modalities at the ends of a search's space, before the first trial.
+
+    Raises:
+        ConfigError: naming the settings that are none.
+    """
+    for chosen in recipe.search.corners() if recipe.search else ():
+        varied(recipe, chosen).build(dict(declarations))
 
 
 def cohort_folder(recipe: Recipe, path: Path) -> Path:
@@ -266,6 +321,8 @@ def check_outcome(recipe: Recipe, spec: CohortSpec) -> None:
             raise ConfigError(f"recipe {recipe.name}: the cohort has no outcome {name!r}; it has {known}")
     kinds = [spec.outcomes[name].kind for name in recipe.asked]
     plain = kinds == ["binary"]
+    if recipe.search is not None:
+        recipe.search.check(tuple(kinds))
     if any(isinstance(fusion, LateStack) for fusion in recipe.fusions.values()) and not plain:
         raise ConfigError(
             f"recipe {recipe.name}: fusion `late_stack` regresses one binary outcome, and"

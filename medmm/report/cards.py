@@ -37,6 +37,7 @@ def model_card(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
             *_section("Does the image earn its place?", *verdicts),
             *_section("How it was chosen", *_chosen(description, metrics)),
             *_section("Can its heat maps be shown?", *gates),
+            *_searched(metrics.get("search") or {}),
             *_section("Limits", *LIMITS),
         ]
     )
@@ -56,6 +57,20 @@ def _head(description: Mapping[str, Any]) -> list[str]:
         f"{description['members']} member(s).",
         "",
     ]
+
+
+def _searched(studies: Mapping[str, Any]) -> list[str]:
+    """Return how the settings were found; nothing where they were not searched."""
+    if not studies:
+        return []
+    final = studies["refit"]
+    chosen = ", ".join(f"{path} = {value}" for path, value in final["settings"].items())
+    tried = sum(final[state] for state in ("finished", "pruned", "failed"))
+    return _section(
+        "How were its settings found?",
+        f"By {tried} trials on inner folds of all training patients: {_prose(chosen)}. The out-of-fold"
+        " figures above are of models whose settings were searched inside each fold's training patients.",
+    )
 
 
 def _having(description: Mapping[str, Any]) -> str:
