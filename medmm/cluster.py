@@ -151,6 +151,70 @@ def _one(held: Sequence[Any], item: Any) -> tuple[bool, Any]:
         return False, _portable(error)
 
 
+def together(work: Callable[[], Result], *, processes: int, address: str) -> list[Result]:
+    """Do one piece of work in several processes that know of each other, spread over the machines.
+
+    Each has the variables that ``torchrun`` sets (``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR`` …), so that what
+    fits under torchrun fits here; each asks for one core. Where one dies all end.
+
+    Args:
+        work: picklable; its result, per rank, is returned.
+        processes: how many.
+        address: as in :func:`mapped`.
+
+    Raises:
+        ClusterError: if the cluster has too few cores or a process died.
+    """
+    with joined(address) as ray:
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        if cores < processes:
+            raise ClusterError(f"{processes} processes need a core each, and the cluster has {cores}")
+        member = ray.remote(num_cpus=1, scheduling_strategy="SPREAD", max_restarts=0)(_Member)
+        members = [member.remote() for _ in range(processes)]
+        try:
+            host, port = ray.get(members[0].meeting.remote())
+            told = {"WORLD_SIZE": f"{processes}", "MASTER_ADDR": host, "MASTER_PORT": f"{port}"}
+            alone = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+            running = [
+                each.run.remote(work, {"RANK": f"{rank}", **told, **alone})
+                for rank, each in enumerate(members)
+            ]
+            waiting = list(running)
+            while waiting:  # whoever fails first ends the others, which wait for it
+                ready, waiting = ray.wait(waiting)
+                done, found = ray.get(ready[0])
+                if not done:
+                    raise found
+            return [ray.get(each)[1] for each in running]
+        except ray.exceptions.RayError as error:
+            raise ClusterError(
+                f"a process died ({type(error).__name__}); what is finished is kept, go on with --resume"
+            ) from None
+        finally:
+            for each in members:
+                ray.kill(each)
+
+
+class _Member:
+    """One of several processes that work together, in a worker of the cluster."""
+
+    def meeting(self) -> tuple[str, int]:
+        """Return where the processes meet: this machine, and a port that is free."""
+        import ray
+
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return ray.util.get_node_ip_address(), free.getsockname()[1]
+
+    def run(self, work: Callable[[], Any], variables: dict[str, str]) -> tuple[bool, Any]:
+        """Do the work with these variables set: (True, result), or (False, error)."""
+        os.environ.update(variables)
+        try:
+            return True, work()
+        except Exception as error:
+            return False, _portable(error)
+
+
 def _portable(error: Exception) -> Exception:
     """Return an error that can leave the worker, with the place it was raised at for ``--trace``."""
     error.add_note("".join(traceback.format_tb(error.__traceback__)))

@@ -43,3 +43,17 @@ def slow(item: tuple[str, int]) -> int:
     time.sleep(60)
     (Path(folder) / f"ended-{number}").touch()
     return number
+
+
+def fitted(folder: str) -> tuple[str, str, dict[str, list[float]]]:
+    """Fit a small network with the others; return the machine, the rank and the weights."""
+    import ray
+
+    from medmm.fitting.loop import fit_network
+    from tests.fitting.small_fit import small_job
+    from tests.fitting.test_processes import ASKED
+
+    job = small_job(**ASKED)
+    fit_network(job, Path(folder))
+    weights = {name: value.flatten().tolist() for name, value in job.network.state_dict().items()}
+    return ray.get_runtime_context().get_node_id(), os.environ["RANK"], weights

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medmm.cluster import mapped
+from medmm.cluster import mapped, together
 from medmm.errors import ClusterError, DataError
 from medmm.outputs.table import to_json
 from medmm.score import score
@@ -114,6 +115,26 @@ def test_an_error_comes_home_with_its_type_and_leaves_no_id_in_the_logs(machines
         mapped(work.refusing, ["a", "MRN-0815-SECRET"], lost=no_loss, address=machines.address)
     assert "cluster_work.py" in "".join(raised.value.__notes__)
     assert "MRN-0815-SECRET" not in machines.logs()
+
+
+@real
+@ray_warns
+def test_two_machines_fit_one_network_to_the_weights_that_torchrun_gives(machines, tmp_path):
+    from safetensors.torch import load_file
+
+    from tests.fitting.test_processes import ASKED
+    from tests.fitting.test_processes import together as under_torchrun
+
+    found = together(partial(work.fitted, str(tmp_path / "ray")), processes=2, address=machines.address)
+    assert [rank for _, rank, _ in found] == ["0", "1"]
+    assert len({machine for machine, _, _ in found}) == 2
+    done = under_torchrun(tmp_path / "two", ASKED)
+    assert [one.returncode for one in done] == [0, 0], "\n".join(one.stderr for one in done)
+    for name, value in load_file(tmp_path / "two" / "weights.safetensors").items():
+        for _, _, weights in found:
+            assert weights[name] == pytest.approx(value.flatten().tolist(), abs=1e-6), name
+    with pytest.raises(ClusterError, match="9 processes need a core each, and the cluster has 2"):
+        together(os.getpid, processes=9, address=machines.address)
 
 
 @real
