@@ -68,7 +68,7 @@ def fit_network(job: Job, work: Path, *, on_epoch: OnEpoch | None = None) -> His
         return finished.history
     place.mkdir(parents=True, exist_ok=True)
     with lightened(job, work, ours.device) as lighter:
-        history = _Fit(lighter, place, ours).run(on_epoch)
+        history = Fit(lighter, place, ours).run(on_epoch)
     job.network.cpu()  # fusions, gate and export join it with tensors of the CPU
     if leads():
         checkpoint.write(done, job.network.state_dict(), history)
@@ -76,8 +76,17 @@ def fit_network(job: Job, work: Path, *, on_epoch: OnEpoch | None = None) -> His
     return history
 
 
-class _Fit:
-    """The state of one fit: network, optimizer, epoch, best weights."""
+class Fit:
+    """The state of one fit: network, optimizer, epoch, best weights.
+
+    Args:
+        job: what is fitted.
+        place: folder of its checkpoint.
+        ours: the processes that fit it.
+
+    Raises:
+        FittingError: if the trial step finds what would fail.
+    """
 
     def __init__(self, job: Job, place: Path, ours: Processes) -> None:
         self.job = job
@@ -104,10 +113,11 @@ class _Fit:
             trial(job, self.fitted, self.objective, ours)
 
     def run(self, on_epoch: OnEpoch | None) -> History:
+        """Fit until the schedule or the patience ends, and put the best weights into the network."""
         settings, history = self.job.settings, self.history
         while len(history.epochs) < settings.epochs:
             epoch = len(history.epochs)
-            metrics = {"loss": self._train_epoch(epoch)} | self.own.means("loss", self.ours)
+            metrics = {"loss": self.train_epoch(epoch)} | self.own.means("loss", self.ours)
             metrics |= self._watched()
             metrics = dict(zip(metrics, self.ours.leader(list(metrics.values())), strict=True))
             self._keep_best(epoch, metrics)
@@ -121,7 +131,12 @@ class _Fit:
         self.job.network.load_state_dict(self.best)
         return history
 
-    def _train_epoch(self, epoch: int) -> float:
+    def train_epoch(self, epoch: int) -> float:
+        """Descend every batch of an epoch that is not descended yet; return the mean loss.
+
+        Raises:
+            FittingError: as of :func:`fit_network`.
+        """
         job, begun = self.job, self.begun
         self.fitted.train()
         still(job)

@@ -104,9 +104,9 @@ def _placed(tensor: Any) -> torch.Tensor:
 def processes(precision: Precision = "float32") -> Processes:
     """Return the processes of this run, joined at the first call."""
     told = FABRIC[precision]
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # else it greets on standard error
     if count() == 1:
         return Processes(Fabric(accelerator="auto", devices=1, precision=told))
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # else it greets on standard error
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     strategy = DDPStrategy(cluster_environment=TorchElasticEnvironment(), timeout=PATIENCE)
     fabric = Fabric(

@@ -88,13 +88,13 @@ def test_a_loss_that_is_not_finite_is_seen_before_the_first_epoch(tmp_path, wher
 
 
 def test_the_trial_moves_no_random_stream(tmp_path):
-    from medmm.fitting.loop import _Fit
+    from medmm.fitting.loop import Fit
     from medmm.fitting.processes import processes
 
     job = small_job(dropout=0.3, norm="batch")
     torch.manual_seed(11)
     before, state = torch.get_rng_state(), {k: v.clone() for k, v in job.network.state_dict().items()}
-    _Fit(job, tmp_path, processes())
+    Fit(job, tmp_path, processes())
     assert torch.equal(before, torch.get_rng_state())
     assert farthest(job.network.state_dict(), state) == 0  # the running means of the norm included
 
