@@ -20,7 +20,7 @@ Runs = Annotated[Path, typer.Option(help="Folder of all runs and of the tracking
 Cluster = Annotated[
     str | None,
     typer.Option(
-        help="Address of a Ray cluster (host:port), or local for all cores here; needs medmm[cluster]."
+        help="Address of a Ray cluster (host:port), or local for all cores here; with the extra `cluster`."
     ),
 ]
 
