@@ -53,7 +53,10 @@ def init(
     )
 
 
-@app.command(epilog="Examples: medmm train PIPELINE --root DATA --dry-run · … --jobs 2 · … --resume RUN")
+@app.command(
+    epilog="Examples: medmm train PIPELINE --root DATA --dry-run · … --jobs 2 · … --resume RUN"
+    " · torchrun --nproc-per-node 2 -m medmm train PIPELINE"
+)
 def train(
     pipeline: Pipeline,
     root: Root = None,
