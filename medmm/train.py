@@ -32,6 +32,8 @@ from medmm.fitting.processes import count, from_leader, leader_first, leads
 from medmm.fitting.proposing import proposed
 from medmm.fitting.rehearsal import rehearse as rehearsed
 from medmm.fitting.search import FINAL
+from medmm.planning.machine import side_by_side as jobs_of
+from medmm.planning.machine import this_machine
 from medmm.recipe import LateStack, Recipe, check_outcome, check_search, cohort_folder, load_recipe
 from medmm.redteam.record import record
 from medmm.report.images import Tile, contact_sheet
@@ -51,6 +53,7 @@ __all__ = [
     "plan",
     "rehearse",
     "search",
+    "side_by_side",
     "summary",
     "train",
 ]
@@ -169,6 +172,14 @@ def train(
             choosing.register(tracked, run / "bundle", recipe.name, choice.decision)
     told = (choice.decision, planned.notice, choice.routing)
     return Trained(run, run / "bundle", sha256, choice.judgements, *told)
+
+
+def side_by_side(planned: Plan) -> int | None:
+    """Return how many splits this machine should fit at a time; None for one, on all threads."""
+    if count() > 1:
+        return None
+    divisions = (planned.folds, *planned.more)
+    return jobs_of(this_machine(), sum(int(folds.max()) + 1 for folds in divisions))
 
 
 def follow(planned: Plan, run: Path) -> None:

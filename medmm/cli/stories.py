@@ -70,8 +70,8 @@ def train(
         typer.Option(
             min=1,
             max=256,
-            help="Splits fitted at a time, each on one thread; the same bits for any number. Without it one,"
-            " on all threads.",
+            help="Splits fitted at a time, each on one thread; the same bits for any number. Without it as"
+            " many as cores, where there are as many splits and no GPU; else one, on all threads.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -97,6 +97,7 @@ def train(
         if dry_run:
             lines = story.rehearse(planned, runs, progress=bars)
         else:
+            jobs = jobs or (None if smoke else story.side_by_side(planned))
             run = story.open_run(planned, runs, resume)
             err.print(f"run      {run}; if it is stopped, --resume takes it up", markup=False)
             try:

@@ -6,6 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+WORKER_BYTES = 3 << 29
+"""Memory of a process that fits small networks: torch, MONAI, a batch and what it holds of the images."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -30,6 +33,16 @@ def this_machine(root: Path = Path("/")) -> Machine:
     """
     known = [bytes_ for bytes_ in (_installed(root), *_allowed(root)) if bytes_]
     return Machine(min(known, default=None), _cores(), _accelerator(root))
+
+
+def side_by_side(machine: Machine, fits: int) -> int | None:
+    """Return how many independent fits should run at a time, each on one thread; None for one on all threads.
+
+    A small network gains little from a second thread, so every core takes a fit of its own where there are
+    enough fits and enough memory; a GPU takes one after the other.
+    """
+    room = machine.memory_bytes is None or machine.memory_bytes >= machine.cores * WORKER_BYTES
+    return machine.cores if fits >= machine.cores > 1 and room and not machine.accelerator_bytes else None
 
 
 def _installed(root: Path) -> int | None:

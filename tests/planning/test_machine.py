@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medmm.planning.machine import this_machine
+from medmm.planning.machine import Machine, side_by_side, this_machine
 
 
 def _write(root: Path, files: dict[str, str]) -> Path:
@@ -40,3 +40,20 @@ def test_this_machine_has_a_core_and_a_gpu_only_where_there_is_a_device(tmp_path
     found = this_machine(tmp_path)
     assert found.cores >= 1
     assert found.accelerator_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("machine", "fits", "expected"),
+    [
+        (Machine(8 << 30, 2), 5, 2),
+        (Machine(None, 2), 5, 2),
+        (Machine(8 << 30, 8), 5, None),  # threads would be left without work
+        (Machine(8 << 30, 1), 5, None),
+        (Machine(2 << 30, 2), 5, None),
+        (Machine(8 << 30, 2, accelerator_bytes=80 << 30), 5, None),
+    ],
+)
+def test_every_core_takes_a_fit_where_there_are_enough(
+    machine: Machine, fits: int, expected: int | None
+) -> None:
+    assert side_by_side(machine, fits) == expected
