@@ -125,8 +125,8 @@ def _augment(grid: Grid) -> Line:
 
 
 def _fitting(fingerprint: Fingerprint) -> Iterator[Proposal]:
-    images = [image for image in fingerprint.images.values() if image.patients]
-    have = [min(image.patients, fingerprint.patients) for image in images]
+    images = list(fingerprint.images.values())
+    have = [min(image.patients, fingerprint.patients) for image in images if image.patients]
     fitted = max(1, round(FIT_SHARE * min(have, default=fingerprint.patients)))
     batch = LARGEST_BATCH
     while batch > SMALLEST_BATCH and fitted / batch < STEPS_PER_EPOCH:
