@@ -11,15 +11,17 @@ import torch
 from medmm.arrays import Ints
 from medmm.errors import FittingError
 
-ALLOCATOR = "DefaultCPUAllocator"
-"""In the message of the RuntimeError that torch raises where a CPU's memory ends."""
+ENDED = ("DefaultCPUAllocator", "could not create a primitive")
+"""In the message of the RuntimeError where a CPU's memory ends: torch's own, and oneDNN's."""
 
 Part = TypeVar("Part")
 
 
 def ran_out(error: BaseException) -> bool:
     """Tell whether an error says that memory ended, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or ALLOCATOR in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in ENDED
+    )
 
 
 @contextmanager
