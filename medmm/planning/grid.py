@@ -26,6 +26,8 @@ PER_CORE = {2: 1 << 13, 3: 1 << 15}
 FEWEST_CORES, MOST_CORES = 2, 16
 PER_ACCELERATOR = {2: 1 << 18, 3: 1 << 21}
 """Voxels of a grid where a GPU does the work: 512 x 512, 128 x 128 x 128."""
+LONGEST = 2048
+"""Voxels along one axis, however few there are across."""
 UNKNOWN_MEMORY = 4 << 30
 """Assumed where the machine does not say."""
 MEMORY_SHARE = 0.5
@@ -109,7 +111,7 @@ def plan_grid(image: ImagePrint, machine: Machine) -> Grid:
     native = [one.median for one in image.spacing_mm]
     needed, what = _field_of_view(image)
     step = min(native)
-    while prod(_shape(needed, _spacing(native, step))) > most and step < max(needed):
+    while _too_large(_shape(needed, _spacing(native, step)), most) and step < max(needed):
         step *= 1.02
     spacing = _spacing(native, step)
     shape = _shape(needed, spacing)
@@ -117,6 +119,10 @@ def plan_grid(image: ImagePrint, machine: Machine) -> Grid:
     why = own if spacing == _tidy(native) else f"{own}, coarser so that the grid stays within {limit}"
     spans = tuple(round(n * mm) for n, mm in zip(shape, spacing, strict=True))
     return Grid(spacing, shape, why, f"{_by(spans)} mm; {what}")
+
+
+def _too_large(shape: Sequence[int], most: int) -> bool:
+    return prod(shape) > most or max(shape) > LONGEST
 
 
 def _field_of_view(image: ImagePrint) -> tuple[list[float], str]:
@@ -137,7 +143,7 @@ def _scaled(image: ImagePrint, most: int, limit: str) -> Grid:
     """Return a grid into which each whole image is scaled, whatever its spacing."""
     native = [one.median for one in image.matrix]
     step = 1.0
-    while prod(_shape(native, [step] * len(native))) > most and step < max(native):
+    while _too_large(_shape(native, [step] * len(native)), most) and step < max(native):
         step *= 1.02
     shape = _shape(native, [step] * len(native))
     why_shape = f"the proportions of the median image ({_by(native)}), within {limit}"
