@@ -38,6 +38,8 @@ class TableEncoderSettings(Declared):
     Attributes:
         kind: "mlp", a multilayer perceptron; or "ft_transformer", attention over one token per field.
         hidden: of the "mlp", widths of its layers; the last is the embedding.
+        categories: of the "mlp": "one_hot", a column per level; or "embedding", a learned vector per level. A
+            transformer has vectors of levels anyhow.
         width: of the "ft_transformer", of a token and of the embedding; with ``layers`` and ``heads``.
         dropout: share dropped at training; where it is not given 0.5 of an mlp, 0.2 of a transformer.
         learning_rate_multiplier: learning rate relative to the recipe's ``fitting.learning_rate``.
@@ -48,6 +50,7 @@ class TableEncoderSettings(Declared):
         32,
         16,
     )
+    categories: Literal["one_hot", "embedding"] = "one_hot"
     width: Annotated[int, Field(ge=1, le=1024)] = 32
     layers: Annotated[int, Field(ge=1, le=16)] = 2
     heads: Annotated[int, Field(ge=1, le=64)] = 4
@@ -58,6 +61,10 @@ class TableEncoderSettings(Declared):
     def _divided(self) -> TableEncoderSettings:
         if self.kind == "ft_transformer" and self.width % self.heads:
             raise ValueError(f"the `heads` ({self.heads}) of a transformer divide its `width` ({self.width})")
+        if self.kind == "ft_transformer" and self.categories == "embedding":
+            raise ValueError(
+                "`categories: embedding` is a setting of the mlp; an ft_transformer has such vectors anyhow"
+            )
         return self
 
     @property
@@ -94,6 +101,12 @@ class Table(Modality):
                     f"field {column.key!r} of modality {name!r} is of kind {column.kind!r}, which a table"
                     f" cannot encode (it can: {', '.join(sorted(CODECS))}); give it role `never` and say why"
                 )
+        wanted = self.settings.encoder.categories
+        if wanted == "embedding" and not any(column.kind == "category" for column in self._columns):
+            raise ConfigError(
+                f"modality {name!r} asks for `categories: {wanted}` but has no input of kind `category`;"
+                " leave the setting out"
+            )
 
     @abstractmethod
     def _declared(self) -> tuple[Column, ...]:
@@ -197,7 +210,22 @@ class Table(Modality):
                 heads=block.heads,
                 dropout=block.dropped,
             )
-        return TableEncoder(self.shape[0], block.hidden, block.dropped)
+        return TableEncoder(self.shape[0], block.hidden, block.dropped, categories=self._embedded())
+
+    def _embedded(self) -> tuple[range, ...]:
+        """Return the columns of each category that the encoder has vectors for, "missing" included."""
+        if self.settings.encoder.categories == "one_hot":
+            return ()
+        found = []
+        start = 0
+        for _, columns in self._by_field():
+            for column in columns:
+                stop = start + len(self._fitted()[column.key].names) + 1
+                if column.kind == "category":
+                    found.append(range(start, stop))
+                start = stop
+            start += len(columns) > 1
+        return tuple(found)
 
     @property
     def learning_rate_multiplier(self) -> float:
