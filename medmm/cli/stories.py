@@ -125,6 +125,35 @@ def train(
         )
 
 
+@app.command(epilog="Example: medmm launch PIPELINE --root DATA --processes 4 --cluster head-node:6379")
+def launch(
+    pipeline: Pipeline,
+    processes: Annotated[int, typer.Option(min=2, max=4096, help="How many share every batch.")],
+    cluster: Annotated[str, typer.Option(help="Address of a Ray cluster (host:port), or local.")],
+    root: Root = None,
+    runs: Runs = Path("runs"),
+    resume: Annotated[Path | None, typer.Option(help="Take up a run that was stopped.")] = None,
+    splits: Annotated[
+        Path | None, typer.Option(help="splits.json of `medmm cohort split` or of another run.")
+    ] = None,
+) -> None:
+    """Train with several processes on the machines of a Ray cluster, as `train` does with one."""
+    from medmm import launch as story
+    from medmm.train import open_run, plan
+
+    with progress() as bars:
+        planned = plan(pipeline, root=root, splits=splits, progress=bars)
+    run = open_run(planned, runs, resume)
+    err.print(f"run      {run}; if it is stopped, --resume takes it up", markup=False)
+    trained = story.launch(pipeline, run, root=root, splits=splits, processes=processes, cluster=cluster)
+    for line in trained.lines:
+        out.print(line, markup=False)
+    say_next(
+        f"medmm score {trained.bundle} --cohort {planned.folder}{where(root)} --out scores.parquet",
+        f"medmm explain {trained.bundle} --cohort {planned.folder}{where(root)} --folds --out reports",
+    )
+
+
 @app.command(epilog="Examples: medmm search PIPELINE --root DATA · medmm search PIPELINE --resume RUN")
 def search(
     pipeline: Pipeline,

@@ -1,0 +1,32 @@
+"""One training run on two machines of a real Ray, and the refusal of a machine with another key."""
+
+from __future__ import annotations
+
+import pytest
+
+from medmm.bundle import load
+from medmm.errors import ClusterError
+from medmm.launch import _member, launch
+from medmm.train import open_run, plan
+from tests.conftest import TABLES_RECIPE
+from tests.test_cluster import machines, ray_warns, real
+
+assert machines  # the fixture
+
+
+@real
+@ray_warns
+@pytest.mark.xdist_group("cluster")
+def test_two_machines_train_one_run_to_a_bundle(machines, written, tmp_path):
+    recipe = TABLES_RECIPE.replace("cohort: data", f"cohort: {written}")
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    run = open_run(plan(tmp_path, root=written), tmp_path / "runs")
+    found = launch(tmp_path, run, root=written, processes=2, cluster=machines.address)
+    assert found.bundle == run / "bundle"
+    assert load(found.bundle).description.name
+    assert any(line.startswith("fused") for line in found.lines)
+
+
+def test_a_machine_with_another_key_is_refused(tmp_path):
+    with pytest.raises(ClusterError, match="another site key"):
+        _member(tmp_path, tmp_path / "run", None, None, {}, "0" * 64)
