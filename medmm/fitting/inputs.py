@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,7 @@ from medmm.cohort.site import site_key
 from medmm.columns import ImageSpec
 from medmm.dicom.loading import LOADER_VERSION
 from medmm.dicom.parallel import each_bounded
-from medmm.fitting.preparing import lost, prepare_one
+from medmm.fitting.preparing import One, lost, prepare_one
 from medmm.modality import Modality, present
 from medmm.sample import Absence, SeriesSource, Source
 
@@ -42,7 +42,6 @@ class Prepared:
         array: ``[stored, *shape]``, float16 memory map for images, float32 for tables.
         row_of: per patient, the row of ``array``, or -1 where the modality is absent.
         absent: per patient, the reason of absence ("" where present).
-        digests: per patient, SHA-256 of the array as loaded ("" where absent, or for a table).
         certificates: of every series that was opened, used or not: rows without a UID
             (:meth:`medmm.dicom.Certificate.row`), with the ``block``.
     """
@@ -50,14 +49,13 @@ class Prepared:
     array: Array
     row_of: Ints
     absent: tuple[str, ...]
-    digests: tuple[str, ...] = ()
     certificates: tuple[Mapping[str, Any], ...] = ()
 
     def __reduce__(self) -> tuple[Callable[..., Prepared], tuple[Any, ...]]:
         """Let a memory map be sent to another process by the name of its file."""
         mapped = isinstance(self.array, np.memmap)
         array = Path(str(self.array.filename)) if isinstance(self.array, np.memmap) else self.array
-        rest = (self.row_of, self.absent, self.digests, self.certificates)
+        rest = (self.row_of, self.absent, self.certificates)
         return (_opened if mapped else Prepared), (array, *rest)
 
 
@@ -112,27 +110,50 @@ def prepare_images(
 
     The file is named by a digest of what entered it (files with their size and time, reasons of absence,
     settings, versions of loader and transform); a run that finds it does not open a DICOM file. A refused
-    series is an absence.
+    series is an absence. One whose worker died is absent in this run alone: it may have lacked memory that
+    others held, so the next run tries it again, with nothing beside it.
     """
     key = _key(modality, sources)
     stem = cache / f"{modality.name}-{key[:16]}"
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     found = _cached(stem)
-    if found is None:
-        _fill(modality, sources, stem, progress)
+    if found is None or any(one.lost for one in found.ones()):
+        _fill(modality, sources, stem, found, progress)
         found = _cached(stem)
         assert found is not None
-    return found
+    certificates = tuple(row for rows in found.certificates for row in rows)
+    return Prepared(found.array, found.row_of, found.absent, certificates)
 
 
-def _cached(stem: Path) -> Prepared | None:
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    """What lies under a name: the memory map, and per patient what became of the image.
+
+    Attributes:
+        lost: whether the patient's worker died.
+    """
+
+    array: Array
+    row_of: Ints
+    absent: tuple[str, ...]
+    certificates: tuple[tuple[Mapping[str, Any], ...], ...]
+    lost: tuple[bool, ...]
+
+    def ones(self) -> Iterator[One]:
+        """Yield what became of each patient's image."""
+        listed = zip(self.row_of, self.absent, self.certificates, self.lost, strict=True)
+        for row, reason, certificates, gone in listed:
+            yield One(self.array[row] if row >= 0 else None, reason, certificates, gone)
+
+
+def _cached(stem: Path) -> _Cached | None:
     """Return what :func:`_fill` left; None where nothing did, or where it is damaged."""
     try:
         listing = json.loads(stem.with_suffix(".json").read_text())
         array = np.load(stem.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
         row_of = np.asarray(listing["row_of"], dtype=np.int64)
-        texts = tuple(listing["absent"]), tuple(listing["digests"])
-        found = Prepared(array, row_of, *texts, tuple(listing["certificates"]))
+        certificates = tuple(tuple(rows) for rows in listing["certificates"])
+        found = _Cached(array, row_of, tuple(listing["absent"]), certificates, tuple(listing["lost"]))
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
     return found if row_of.max(initial=-1) < len(array) else None
@@ -155,27 +176,27 @@ def prepare_table(modality: Modality, rows: Sequence[Any]) -> Prepared:
     return Prepared(array.astype(np.float32), np.where(known, np.arange(len(rows)), -1), absent)
 
 
-def _fill(modality: Modality, sources: Sequence[Source], stem: Path, progress: Progress | None) -> None:
+def _fill(
+    modality: Modality,
+    sources: Sequence[Source],
+    stem: Path,
+    before: _Cached | None,
+    progress: Progress | None,
+) -> None:
     """Write the memory map row by row (bounded memory), then the listing that makes it valid.
 
     The work is done in a folder of its own, so that two runs at once do not write into each other's file.
     """
     with TemporaryDirectory(prefix=".preparing-", dir=stem.parent) as folder:
         raw, whole = Path(folder) / "raw", Path(folder) / "array.npy"
+        ones: list[One] = []
         rows: list[int] = []
-        absent: list[str] = []
-        digests: list[str] = []
-        certificates: list[Mapping[str, Any]] = []
-        key = site_key()
         shape: tuple[int, ...] = (1,)
         stored = 0
-        work, gone = partial(prepare_one, modality, key), partial(lost, modality, key)
         with raw.open("wb") as stream:
-            for done, one in enumerate(each_bounded(work, sources, lost=gone)):
+            for done, one in enumerate(_prepared(modality, sources, before)):
+                ones.append(replace(one, values=None))
                 rows.append(-1 if one.values is None else stored)
-                absent.append(one.reason)
-                digests.append(one.digest)
-                certificates += one.certificates
                 if one.values is not None:
                     shape, stored = one.values.shape, stored + 1
                     stream.write(one.values.tobytes())
@@ -184,10 +205,26 @@ def _fill(modality: Modality, sources: Sequence[Source], stem: Path, progress: P
         flat = np.memmap(raw, np.float16, "r") if stored else np.zeros(0, np.float16)
         np.save(whole, flat.reshape(stored, *shape))
         listing = Path(folder) / "listing.json"
-        told = {"row_of": rows, "absent": absent, "digests": digests, "certificates": certificates}
+        told = {
+            "row_of": rows,
+            "absent": [one.reason for one in ones],
+            "certificates": [one.certificates for one in ones],
+            "lost": [one.lost for one in ones],
+        }
         listing.write_text(json.dumps(told))
         whole.replace(stem.with_suffix(".npy"))
         listing.replace(stem.with_suffix(".json"))
+
+
+def _prepared(modality: Modality, sources: Sequence[Source], before: _Cached | None) -> Iterator[One]:
+    """Yield what becomes of each patient's image, from scratch or where a worker died before."""
+    key = site_key()
+    work, gone = partial(prepare_one, modality, key), partial(lost, modality, key)
+    if before is None:
+        yield from each_bounded(work, sources, lost=gone)
+        return
+    for one, source in zip(before.ones(), sources, strict=True):
+        yield from each_bounded(work, [source], lost=gone, processes=1) if one.lost else [one]
 
 
 def _key(modality: Modality, sources: Sequence[Source]) -> str:

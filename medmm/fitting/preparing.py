@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,14 +25,14 @@ class One:
     Attributes:
         values: what the network sees, float16; None where the image is absent.
         reason: of the absence, else "".
-        digest: SHA-256 of the array as loaded, else "".
         certificates: rows of every series that was opened, with the block and without a UID.
+        lost: whether the worker died, so that another try may end otherwise.
     """
 
     values: Array | None
     reason: str = ""
-    digest: str = ""
     certificates: tuple[Mapping[str, Any], ...] = ()
+    lost: bool = False
 
 
 def prepare_one(modality: Modality, key: bytes, source: Source) -> One:
@@ -50,7 +50,7 @@ def prepare_one(modality: Modality, key: bytes, source: Source) -> One:
         own = {"block": modality.name}
         rows = [own | part.row(key) for part in getattr(loaded, "certificates", (loaded.certificate,))]
         values = np.ascontiguousarray(modality.transform(loaded), dtype=np.float16)
-        return One(values, "", loaded.certificate.sha256, tuple(rows))
+        return One(values, "", tuple(rows))
     except DicomRefusal as refusal:
         return refused(modality, key, source, refusal)
 
@@ -65,4 +65,4 @@ def refused(modality: Modality, key: bytes, source: Source, why: DicomRefusal) -
 
 def lost(modality: Modality, key: bytes, source: Source) -> One:
     """Return what is left of a patient whose worker died."""
-    return refused(modality, key, source, DicomRefusal("resource_limit", LOST))
+    return replace(refused(modality, key, source, DicomRefusal("resource_limit", LOST)), lost=True)

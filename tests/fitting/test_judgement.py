@@ -50,7 +50,7 @@ def problem(work: Path, *, seen: float) -> Problem:
             "records": Records("records", Records.Settings(), declared),
         },
         rows={"records": [{"age": Value(float(x), text=f"{x}")} for x in age]},
-        images={"film": Prepared(films.astype(np.float16), np.arange(PATIENTS), none, none)},
+        images={"film": Prepared(films.astype(np.float16), np.arange(PATIENTS), none)},
         labels=labels,
         keys=[f"{i:04}" for i in range(PATIENTS)],
         pseudonyms=[f"{i:016x}" for i in range(PATIENTS)],
