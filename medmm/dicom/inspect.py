@@ -1,6 +1,7 @@
 """What is in a DICOM folder, for a person: its series with status, reason and geometry, and pictures.
 
-The outline reads headers alone; the inspection loads every array. Both show pseudonyms, no identifiers.
+The outline reads headers alone; the inspection loads every array. Patients and series are pseudonyms; a
+description is shown as it was typed at the scanner, with a word of warning below.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ LONGEST_SIDE = 192
 WINDOW = (0.01, 0.99)
 """Quantiles of the valid pixels between which a picture is drawn."""
 MAX_DESCRIPTION = 32
+TYPED = (
+    "descriptions are as typed at the scanner: one may name a person, so look before you pass this table on"
+)
 
 _PLANES = {0: ((1, 2), ("A", "S")), 1: ((0, 2), ("R", "S")), 2: ((0, 1), ("R", "A"))}
 """Per axis along which slices are stacked: the axes of a slice, and where they point to."""
@@ -136,9 +140,10 @@ def inspect(
 
 
 def table_lines(rows: Iterable[Row]) -> list[str]:
-    """Return the table as aligned lines of plain text, a header first."""
+    """Return the table as aligned lines of plain text, a header first; see :data:`TYPED` for the last."""
+    table = list(rows)
     cells = [("patient", "series", "kind", "files", "status", "size", "spacing mm", "description / reason")]
-    for row in rows:
+    for row in table:
         good = "; ".join(filter(None, (row.description, row.detail)))
         why = f"{row.reason}: {row.detail}" if row.reason else good
         spacing = " x ".join(f"{value:.3g}" for value in row.spacing_mm) if row.spacing_mm else "-"
@@ -147,7 +152,8 @@ def table_lines(rows: Iterable[Row]) -> list[str]:
             (row.patient, row.series, row.modality or "-", str(row.files), row.status, size, spacing, why)
         )
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+    lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+    return [*lines, TYPED] if any(row.description and not row.reason for row in table) else lines
 
 
 def file_lines(index: Index) -> list[str]:

@@ -101,11 +101,16 @@ def load_mask(path: Path, reference: Volume, *, structures: Sequence[str] | None
 
 def _checked_affine(drawn_on: MaskReference, reference: Volume) -> Float64:
     """Return the image's affine, if a mask was drawn on that image."""
-    by_frame = reference.frame_of_reference in set(drawn_on.frames_of_reference) - {""}
+    named = set(drawn_on.frames_of_reference) - {""}
+    by_frame = reference.frame_of_reference in named
     if not by_frame and reference.summary.series_uid not in set(drawn_on.series_uids) - {""}:
         raise DicomRefusal(
             "inconsistent_geometry", "the mask names neither the series nor its frame of reference"
         )
+    if drawn_on.kind == "SEG" and named and reference.frame_of_reference not in (named | {""}):
+        # Its frames are placed in the frame that it states (PS3.3 C.7.4.1), which is another space, whatever
+        # series it names and wherever the numbers happen to fall.
+        raise DicomRefusal("inconsistent_geometry", "the segmentation lies in another frame of reference")
     if reference.affine is None:
         raise DicomRefusal("missing_geometry", "the image that the mask lies on has no place in space")
     return reference.affine

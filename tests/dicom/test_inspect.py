@@ -41,11 +41,19 @@ def test_the_outline_says_from_headers_what_inspecting_finds(index):
 def test_nothing_of_the_patient_and_nothing_that_steers_a_terminal_is_shown(index):
     text = "\n".join([*table_lines(outline(index, KEY)), *file_lines(index)])
     assert "Chest?[31m 5.0" in text
+    assert text.count("descriptions are as typed at the scanner: one may name a person") == 1
     assert all(character.isprintable() or character == "\n" for character in text)
     assert "REAL-ID" not in text
     assert not any(entry.series_uid in text for entry in index.series)
     assert "4 x 3 x 5" in text
     assert "missing_slices: of 5 slices, missing: 1 after slice 3" in text
+
+
+def test_a_table_without_descriptions_needs_no_warning(scanner):
+    scanner.stack()
+    header, only = table_lines(outline(scan(scanner.folder), KEY))
+    assert header.startswith("patient")
+    assert "usable" in only
 
 
 def test_the_counts_of_files_add_up(index):

@@ -154,6 +154,9 @@ def test_a_mask_of_something_else_is_refused(scanner, tmp_path):
 
     elsewhere = segmentation(scanner, drawn, groups, series="1.2", FrameOfReferenceUID="1.3")
     refused("inconsistent_geometry", elsewhere)
+    other_space = segmentation(scanner, drawn, groups, FrameOfReferenceUID="1.3")
+    refused("inconsistent_geometry", other_space)
+    assert load_mask(segmentation(scanner, drawn, groups, FrameOfReferenceUID=None), volume).array.any()
     same_frame = segmentation(scanner, drawn, groups, series="1.2")
     assert load_mask(same_frame, volume).array.any()
     refused("missing_tags", same_frame, structures=["spleen"])
