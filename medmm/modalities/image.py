@@ -16,6 +16,7 @@ from medmm.errors import ConfigError, DicomRefusal
 from medmm.modalities.image_settings import Augmentation, ImageSettings
 from medmm.modalities.masking import masked
 from medmm.modalities.resample import SAME_STEP, Taps, axis_taps, back_taps, resample
+from medmm.modalities.uptake import in_uptake
 from medmm.modality import Declaration, Modality
 from medmm.sample import Player, SeriesSource, Source
 
@@ -63,18 +64,7 @@ class Image(Modality):
                 f"modality {name!r} takes one series, and images.{name} of the cohort chooses all: take kind"
                 " 'bag' here, or another `choose` there"
             )
-        if declaration.kind == "label_map" and self.settings.window:
-            raise ConfigError(f"modality {name!r} is a label map: its labels have no `window`; leave it out")
-        if declaration.kind == "label_map" and self.settings.resample:
-            raise ConfigError(
-                f"modality {name!r} is a label map: between two labels lies another label, so it cannot be"
-                " interpolated; leave `resample` out"
-            )
-        if declaration.kind == "label_map" and self.settings.augment.changes_intensities:
-            raise ConfigError(
-                f"modality {name!r} is a label map: `noise`, `contrast` and `blur_voxels` change intensities,"
-                " which labels have not; flip, shift, rotate or zoom"
-            )
+        self._check_meaning()
         if self.settings.mask and not declaration.mask:
             raise ConfigError(
                 f"modality {name!r}: the recipe has a use for a `mask`, and images.{name} of the cohort names"
@@ -103,6 +93,26 @@ class Image(Modality):
                 f" {encoder.width}"
             )
 
+    def _check_meaning(self) -> None:
+        """Refuse settings of intensities where the series are labels, and uptake where they are several."""
+        name, labelled = self.name, self.declaration.kind == "label_map"
+        if labelled and self.settings.window:
+            raise ConfigError(f"modality {name!r} is a label map: its labels have no `window`; leave it out")
+        if self.settings.intensity == "suv" and (labelled or self.kind != Image.kind):
+            raise ConfigError(
+                f"modality {name!r}: `intensity: suv` is for a PET series of `kind: intensity`; leave it out"
+            )
+        if labelled and self.settings.resample:
+            raise ConfigError(
+                f"modality {name!r} is a label map: between two labels lies another label, so it cannot be"
+                " interpolated; leave `resample` out"
+            )
+        if labelled and self.settings.augment.changes_intensities:
+            raise ConfigError(
+                f"modality {name!r} is a label map: `noise`, `contrast` and `blur_voxels` change intensities,"
+                " which labels have not; flip, shift, rotate or zoom"
+            )
+
     def load(self, source: Source) -> Volume:
         """Read the series.
 
@@ -114,6 +124,8 @@ class Image(Modality):
         if not isinstance(source, SeriesSource):
             raise DicomRefusal("no_dicom", f"modality {self.name!r} reads a series")
         volume: Volume = load_files(source.files, resample=self.settings.resample)
+        if self.settings.intensity == "suv":
+            volume = in_uptake(volume, source.files)
         if self.settings.mask and self.declaration.mask:
             return masked(volume, source.masks, self.declaration.mask, self.settings.mask)
         return volume

@@ -94,6 +94,8 @@ class ImageSettings(Declared):
             keeping its proportions, ``fill`` scales it to cover the shape; None keeps the spacing.
         window: intensities mapped to [0, 1], in the unit of the image (HU for CT); None standardises
             each image by its own quantiles.
+        intensity: ``suv`` turns a PET into standardised uptake values by body weight (g/ml), and refuses one
+            that does not say enough for it; ``stored`` takes the numbers as the object gives them.
         mask: what the mask is for that the cohort finds for each series.
         resample: whether slices that are sheared by gantry tilt, unevenly spaced, or missing up to two in a
             row are interpolated to a regular grid; without it such a series is refused.
@@ -102,6 +104,7 @@ class ImageSettings(Declared):
     shape: tuple[Count, Count] | tuple[Count, Count, Count]
     spacing_mm: tuple[Millimetres, ...] | Literal["fit", "fill"] | None = None
     window: tuple[float, float] | None = None
+    intensity: Literal["stored", "suv"] = "stored"
     mask: MaskUse | None = None
     resample: bool = False
     encoder: ImageEncoderSettings = ImageEncoderSettings()
