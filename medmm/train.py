@@ -331,6 +331,8 @@ def _smaller(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient]) -> tup
     shrunk: dict[str, Any] = {"fitting": fitting, "fusion": fusion, "comparison": comparison}
     if recipe.search is not None:
         shrunk["search"] = recipe.search.model_copy(update={"trials": 2, "folds": 2})
+    if recipe.pretraining is not None:
+        shrunk["pretraining"] = recipe.pretraining.model_copy(update={"epochs": 2, "unlabelled": False})
     small = recipe.model_copy(update=shrunk)
     return small, [patient for patient, keep in zip(patients, chosen, strict=True) if keep]
 
@@ -394,6 +396,10 @@ def _epochs(progress: Progress | None, planned: Plan) -> Callable[[str, int, Map
     started: list[str] = []
 
     def report(name: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        if name.endswith("/pretraining"):
+            if progress and planned.recipe.pretraining:
+                progress("pretraining", epoch + 1, planned.recipe.pretraining.epochs)
+            return
         if name not in started:
             started.append(name)
         if progress:

@@ -1,4 +1,4 @@
-"""The doors of the stories: draft, train, score, explain, evaluate, verify, demo."""
+"""The doors of the stories: draft, pretrain, train, score, explain, evaluate, verify, demo."""
 
 from __future__ import annotations
 
@@ -177,6 +177,32 @@ def search(
     for line in lines:
         out.print(line, markup=False)
     say_next(f"medmm train {more}")
+
+
+@app.command(epilog="Example: medmm pretrain PIPELINE --root DATA --out pretrained/ct")
+def pretrain(
+    pipeline: Pipeline,
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the pretrained encoders.")],
+    root: Root = None,
+    runs: Runs = Path("runs"),
+    splits: Annotated[
+        Path | None, typer.Option(help="splits.json of `medmm cohort split` or of another run.")
+    ] = None,
+) -> None:
+    """Let encoders learn from the training split without its labels, as the recipe's `pretraining` says.
+
+    What was stopped is taken up by the same command.
+    """
+    from medmm.pretrain import pretrain as story
+
+    with progress() as bars:
+        learned = story(pipeline, folder, runs=runs, root=root, splits=splits, progress=bars)
+    for line in learned.lines():
+        out.print(line, markup=False)
+    say_next(
+        f"write `pretrained: {folder.absolute()}` into the recipe",
+        f"medmm train {pipeline}{where(root)}" + (f" --splits {splits}" if splits else ""),
+    )
 
 
 @app.command(

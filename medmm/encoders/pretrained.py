@@ -36,7 +36,7 @@ def load_pretrained(encoder: nn.Module, file: Path, *, strict: bool = True) -> l
         ConfigError: if the file cannot be read, a tensor has another shape or is not finite, names are
             missing or unexpected (``strict``), or nothing in the file belongs to the encoder.
     """
-    given = _named_as(encoder, _read(file))
+    given = _named_as(encoder, read_weights(file))
     own = encoder.state_dict()
     for name in sorted(given.keys() & own.keys()):
         if given[name].shape != own[name].shape:
@@ -57,7 +57,12 @@ def load_pretrained(encoder: nn.Module, file: Path, *, strict: bool = True) -> l
     return missing
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name.
+
+    Raises:
+        ConfigError: if the file cannot be read.
+    """
     try:
         with safe_open(file, "pt") as stored:
             return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a dict)

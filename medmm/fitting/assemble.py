@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +15,10 @@ from medmm.cohort.outcomes import OutcomeSpec
 from medmm.columns import ImageSpec, Status
 from medmm.errors import ConfigError, DataError, FittingError
 from medmm.fitting.candidates import Problem
-from medmm.fitting.inputs import prepare_images
+from medmm.fitting.inputs import Prepared, prepare_images
 from medmm.fitting.loop import OnEpoch
+from medmm.fitting.pretraining import bundle as pretrained
+from medmm.fitting.pretraining.pool import Unlabelled
 from medmm.modality import Modality
 from medmm.outcome import Task, check_labels, intervals
 from medmm.recipe import Recipe
@@ -88,24 +91,28 @@ def assemble(
 ) -> Problem:
     """Load the tables and prepare the images of the patients, in their order.
 
+    Where the recipe pretrains, the same of the training split's unlabelled patients; where it begins with
+    pretrained encoders, these.
+
     Raises:
-        ConfigError: if a batch of images would not fit into memory.
+        ConfigError: if a batch of images would not fit into memory, or pretrained encoders do not fit.
+        BundleError: if pretrained encoders are damaged or altered.
         FittingError: if a modality is absent for everybody.
     """
     modalities = recipe.build(dict(cohort.declarations))
     _check_batches(recipe, modalities, len(patients))
-    rows, images = {}, {}
+    folder = recipe.pretrained_folder
+    begun = None if folder is None else pretrained.load(folder, modalities)
     labels = np.stack([_labels(patients, name) for name in recipe.asked], axis=1)
-    for name, modality in modalities.items():
-        sources = [patient.sources[name] for patient in patients]
-        if isinstance(modality.declaration, ImageSpec):
-            images[name] = prepare_images(
-                modality, sources, cache, progress=_stage(progress, f"preparing {name}")
-            )
-            _anybody(name, images[name].absent)
-        else:
-            rows[name] = [s if isinstance(s, Absence) else modality.load(s) for s in sources]
-            _anybody(name, [_reason(source) for source in sources])
+    rows, images = _loaded(modalities, patients, cache, progress)
+    for name in modalities:
+        found = (
+            images[name].absent
+            if name in images
+            else [_reason(patient.sources[name]) for patient in patients]
+        )
+        _anybody(name, found)
+    others = _unlabelled(recipe, cohort, patients)
     return Problem(
         recipe=recipe,
         modalities=modalities,
@@ -117,7 +124,40 @@ def assemble(
         pseudonyms=[patient.pseudonym for patient in patients],
         work=work,
         on_epoch=on_epoch,
+        unlabelled=Unlabelled(*_loaded(modalities, others, cache, progress)) if others else None,
+        pretrained=begun,
     )
+
+
+def _loaded(
+    modalities: Mapping[str, Modality], patients: Sequence[Patient], cache: Path, progress: Progress | None
+) -> tuple[dict[str, list[Any]], dict[str, Prepared]]:
+    """Return what tables hold of the patients, and their prepared images."""
+    rows: dict[str, list[Any]] = {}
+    images: dict[str, Prepared] = {}
+    for name, modality in modalities.items():
+        sources = [patient.sources[name] for patient in patients]
+        if isinstance(modality.declaration, ImageSpec):
+            stage = _stage(progress, f"preparing {name}")
+            images[name] = prepare_images(modality, sources, cache, progress=stage)
+        else:
+            rows[name] = [s if isinstance(s, Absence) else modality.load(s) for s in sources]
+    return rows, images
+
+
+def _unlabelled(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient]) -> list[Patient]:
+    """Return who joins the pretraining of every split: trained on, unlabelled, and not there yet."""
+    settings = recipe.pretrained_within
+    if settings is None or not settings.unlabelled:
+        return []
+    there = {patient.subject_id for patient in patients}
+    return [
+        patient
+        for patient in cohort.patients
+        if patient.split == "train"
+        and not any(name in patient.targets for name in recipe.asked)
+        and patient.subject_id not in there
+    ]
 
 
 def outer_folds(patients: Sequence[Patient]) -> Ints:

@@ -26,6 +26,9 @@ from medmm.fitting.job import Job
 from medmm.fitting.loop import OnEpoch, fit_network
 from medmm.fitting.partition import deal, select_set
 from medmm.fitting.predicting import predict
+from medmm.fitting.pretraining.beginning import Pretrained, fill, pretrained_on_split
+from medmm.fitting.pretraining.loop import Weights
+from medmm.fitting.pretraining.pool import Unlabelled
 from medmm.fitting.stacking import fit_stack
 from medmm.modality import Modality
 from medmm.network.fusion import LateMean as WeightedMean
@@ -54,6 +57,8 @@ class Problem:
             asks for, ``[patient, outer fold]``; without one, inner folds are dealt here.
         searched: where the recipe searches settings, what returns this problem under those that are best
             among given training patients (rows, name of the split).
+        unlabelled: patients who join the pretraining of every split; None where nothing is pretrained there.
+        pretrained: encoders that were pretrained ahead of the run.
     """
 
     recipe: Recipe
@@ -68,6 +73,8 @@ class Problem:
     tasks: tuple[Task, ...] = (BINARY,)
     inner: Mapping[str, Ints] = field(default_factory=dict)
     searched: Callable[[Ints, str], Problem] | None = None
+    unlabelled: Unlabelled | None = None
+    pretrained: Pretrained | None = None
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -103,7 +110,11 @@ class Problem:
         return int.from_bytes(digest[:4], "big") >> 1
 
     def fitted(self, train: Ints) -> tuple[dict[str, Modality], Inputs]:
-        """Fit every table on ``train`` and return the modalities with everybody's prepared inputs."""
+        """Fit every table on ``train`` and return the modalities with everybody's prepared inputs.
+
+        Where unlabelled patients join the pretraining, tables are fitted on them too: few labels must not
+        mean that a mean is taken over few patients. A pretrained encoder keeps the preparation it came with.
+        """
         modalities = dict(self.modalities)
         prepared: dict[str, Prepared] = {}
         for name, modality in self.modalities.items():
@@ -111,8 +122,12 @@ class Problem:
                 prepared[name] = self.images[name]
                 continue
             rows = self.rows[name]
-            own = (rows[index] for index in train)
-            fitted = modality.fit(row for row in own if not isinstance(row, Absence))
+            if self.pretrained is not None and name in self.pretrained.modalities:
+                fitted = self.pretrained.modalities[name]
+            else:
+                own = [rows[index] for index in train]
+                own += self.unlabelled.rows[name] if self.unlabelled else []
+                fitted = modality.fit(row for row in own if not isinstance(row, Absence))
             modalities[name] = fitted
             prepared[name] = prepare_table(fitted, rows)
         return modalities, Inputs(prepared)
@@ -161,6 +176,7 @@ def fit_split(
         problem = problem.searched(train, name)
     modalities, inputs = problem.fitted(train)
     split = _Split(problem, train, test, name, modalities, inputs)
+    split.begin(name, train, modalities, inputs)
     asked = (*inputs.names, "fused", TABLES, *problem.recipe.fusions) if only is None else only
     networks = {label: network for label in dict.fromkeys(asked) if (network := split.network(label))}
     logits = {label: split.score(network) for label, network in networks.items()}
@@ -181,6 +197,13 @@ class _Split:
     histories: dict[str, History] = field(default_factory=dict)
     bases: dict[str, Network] = field(default_factory=dict)
     inner: dict[str, dict[str, Float64]] = field(default_factory=dict)
+    begun: dict[str, Weights] = field(default_factory=dict)
+
+    def begin(self, name: str, train: Ints, modalities: Mapping[str, Modality], inputs: Inputs) -> None:
+        """Find what the encoders of a split, or of a split inside it, begin with."""
+        self.begun[name], history = pretrained_on_split(self.problem, train, name, modalities, inputs)
+        if history is not None:
+            self.histories[f"{name}/pretraining"] = history
 
     def network(self, label: str) -> Network | None:
         """Return a model's network, fitted; None where there are no tables, or nothing but tables."""
@@ -268,7 +291,9 @@ class _Split:
         labels, settings = self.problem.labels, self.problem.recipe.fitting
         enough(self.problem.tasks, columns(labels)[rows], job)
         for name in inputs.names:
-            self.modalities[name].warm_start(bare(network.encoders[name]))
+            encoder = bare(network.encoders[name])
+            self.modalities[name].warm_start(encoder)
+            fill(encoder, self.begun[job.rpartition("/")[0]].get(name))
         seed = self.problem.seed(job)
         keys = [self.problem.keys[row] for row in rows]
         held = select_set(self.problem.strata[rows], keys, share=settings.select_share, seed=seed)
@@ -305,8 +330,10 @@ class _Split:
         for fold in range(folds.max() + 1):
             train, test = self.train[folds != fold], self.train[folds == fold]
             modalities, inputs = self.problem.fitted(train)
+            split = f"{self.name}/{label}{fold}"
+            self.begin(split, train, modalities, inputs)
             for name in self.inputs.names:
-                network = self._alone(name, modalities, inputs, train, f"{self.name}/{label}{fold}")
+                network = self._alone(name, modalities, inputs, train, split)
                 have = self._having(name, test)
                 logits[name][have] = predict(network, inputs.only([name]), have)
         self.inner[label] = logits

@@ -10,6 +10,7 @@ from medmm.arrays import Ints
 from medmm.errors import FittingError
 from medmm.fitting.candidates import Problem
 from medmm.fitting.inputs import Inputs
+from medmm.fitting.pretraining import beginning
 from medmm.modality import Modality
 
 FEWEST = 2
@@ -25,13 +26,13 @@ def preflight(problem: Problem, folds: Ints) -> tuple[str, ...]:
 
     Raises:
         FittingError: if a fold lacks a class, or leaves too few patients of a class to a modality.
-        ConfigError: if pretrained weights are not those of their encoder.
+        ConfigError: if pretrained weights are not those of their encoder, or what is to be pretrained cannot.
     """
     modalities, inputs = problem.fitted(np.arange(len(problem.labels)))
     _check_classes(problem, inputs, folds)
     for modality in modalities.values():
         modality.warm_start(modality.encoder())
-    return tuple(
+    return beginning.check(problem, modalities, inputs) + tuple(
         f"{name}: {label} is the same for every training patient, so it carries nothing"
         for name, modality in modalities.items()
         if name in problem.tabular

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -77,6 +78,23 @@ class TableSettings(Declared):
     """A table's block of a recipe."""
 
     encoder: TableEncoderSettings = TableEncoderSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where one entry of a row stands in the transformed vector.
+
+    Attributes:
+        column: as declared.
+        columns: places of its codec's columns.
+        missing: place of its missing indicator.
+        blank: what the codec's columns hold where the value is missing.
+    """
+
+    column: Column
+    columns: tuple[int, ...]
+    missing: int
+    blank: tuple[float, ...]
 
 
 class Table(Modality):
@@ -164,6 +182,25 @@ class Table(Modality):
         return (len(self.feature_names),)
 
     @property
+    def declared(self) -> tuple[Column, ...]:
+        """The entries of the row, in the order declared; known before it is fitted."""
+        return self._columns
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return where each entry of the row stands in the transformed vector."""
+        codecs = self._fitted()
+        found = []
+        start = 0
+        for _, columns in self._by_field():
+            for column in columns:
+                codec = codecs[column.key]
+                stop = start + len(codec.names)
+                found.append(Entry(column, tuple(range(start, stop)), stop, codec.blank))
+                start = stop + 1
+            start += len(columns) > 1
+        return tuple(found)
+
+    @property
     def feature_names(self) -> tuple[str, ...]:
         """A name for each column of the transformed row."""
         codecs = self._fitted()
@@ -216,16 +253,8 @@ class Table(Modality):
         """Return the columns of each category that the encoder has vectors for, "missing" included."""
         if self.settings.encoder.categories == "one_hot":
             return ()
-        found = []
-        start = 0
-        for _, columns in self._by_field():
-            for column in columns:
-                stop = start + len(self._fitted()[column.key].names) + 1
-                if column.kind == "category":
-                    found.append(range(start, stop))
-                start = stop
-            start += len(columns) > 1
-        return tuple(found)
+        categories = [entry for entry in self.entries() if entry.column.kind == "category"]
+        return tuple(range(entry.columns[0], entry.missing + 1) for entry in categories)
 
     @property
     def learning_rate_multiplier(self) -> float:

@@ -28,6 +28,7 @@ from medmm.recipe.fusion import (
     check_modalities,
     others,
 )
+from medmm.recipe.pretraining import Pretraining
 from medmm.recipe.search import Search, placed
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Joint",
     "LateMean",
     "LateStack",
+    "Pretraining",
     "Promotion",
     "Recipe",
     "Routing",
@@ -130,6 +132,10 @@ class Recipe(Declared):
         promotion: what makes a model the champion; without it, a run only ever makes a candidate.
         routing: ``never_worse`` ships, beside the fused network, a submodel for each set of modalities on
             whose patients it is surely better, out-of-fold; ``none`` scores everybody with the fused network.
+        pretraining: what the encoders learn without labels before they are fitted, anew on each split's own
+            training patients; or ahead of everything, by ``medmm pretrain``.
+        pretrained: folder that ``medmm pretrain`` wrote, relative to the recipe. The encoders begin with its
+            weights, its tables' preparation is used, and nothing is pretrained within the folds.
         final_model: ``fold_ensemble`` keeps the outer folds' networks; ``refit`` fits one on everybody, and
             is the only one where settings are searched, since each fold may take other ones.
         search: which settings are tried inside the training patients of each fold.
@@ -146,6 +152,8 @@ class Recipe(Declared):
     modalities: dict[str, dict[str, Any]]
     fusion: Fusion = Concat()
     fitting: Fitting = Fitting()
+    pretraining: Pretraining | None = None
+    pretrained: str | None = None
     final_model: Literal["fold_ensemble", "refit"] = "fold_ensemble"
     comparison: Comparison = Comparison()
     explanation: Explanation = Explanation()
@@ -205,6 +213,12 @@ class Recipe(Declared):
     def _asked_for(self) -> Recipe:
         if bool(self.outcome) == bool(self.outcomes):
             raise ValueError("a recipe names its `outcome`, or several under `outcomes`")
+        if self.search is not None and (self.pretraining or self.pretrained):
+            key = "pretraining" if self.pretraining else "pretrained"
+            raise ValueError(
+                f"a `search` tries other encoders than `{key}` has weights for; search first, then pretrain"
+                " with the settings it found"
+            )
         return self
 
     @field_validator("outcomes", mode="before")
@@ -216,6 +230,16 @@ class Recipe(Declared):
     def fusions(self) -> dict[str, Fusion]:
         """Every fusion that is fitted, by the name of its model: "fused" is the recipe's own."""
         return {"fused": self.fusion, **others(self.fusion, self.comparison.fusions)}
+
+    @property
+    def pretrained_folder(self) -> Path | None:
+        """Where the pretrained weights lie; None where the recipe names none."""
+        return None if self.pretrained is None else self._folder / self.pretrained
+
+    @property
+    def pretrained_within(self) -> Pretraining | None:
+        """What is pretrained anew on each split; None where nothing is, or a folder is taken."""
+        return self.pretraining if self.pretrained is None else None
 
     @property
     def asked(self) -> tuple[str, ...]:

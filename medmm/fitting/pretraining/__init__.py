@@ -1,0 +1,1 @@
+"""What encoders learn before any label is shown to them."""
