@@ -43,7 +43,7 @@ def _check_rle(stream: bytes, layout: Layout) -> None:
     count, *offsets = struct.unpack_from("<16I", stream)
     expected = layout.samples * layout.bits_allocated // 8
     used = offsets[: min(count, 15)]
-    if count != expected or used[0] != 64 or used != sorted(used) or used[-1] >= len(stream):
+    if count != expected or not used or used[0] != 64 or used != sorted(used) or used[-1] >= len(stream):
         raise DicomRefusal("corrupt", "the segments of an RLE frame do not fit it")
     # A run of two bytes unfolds to 128 at most, so a segment that is too short cannot fill its plane.
     for start, stop in zip(used, [*used[1:], len(stream)], strict=True):
