@@ -14,6 +14,8 @@ from benchmarks.join_20m import generate, in_turns
 
 ROWS, PATIENTS = 200_000_000, 1_000_000
 LIMIT_MB = 4096
+BARE = "bare in 3 GB"
+"""Its 40 million groups end the bare query for lack of memory within medmm's own limit."""
 
 
 def main(folder: Path | None) -> None:
@@ -21,9 +23,9 @@ def main(folder: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="medmm-join-") as scratch:
         if folder is None:
             generate(Path(scratch), ROWS, PATIENTS)
-        found = in_turns(("medmm", "bare"), folder or Path(scratch), 1)
+        found = in_turns(("medmm", BARE), folder or Path(scratch), 1)
     print(f"limit: {LIMIT_MB} MB")
-    if abs(found["medmm"]["checksum"] - found["bare"]["checksum"]) > 0.01:
+    if abs(found["medmm"]["checksum"] - found[BARE]["checksum"]) > 0.01:
         sys.exit("the results differ")
     if found["medmm"]["peak_mb"] > LIMIT_MB:
         sys.exit("outside the limit")
