@@ -24,14 +24,17 @@ def placed(tensor: Tensor, device: torch.device) -> Tensor:
 
 @torch.no_grad()
 def predict(network: Network, inputs: Inputs, patients: Ints, *, batch_size: int = BATCH) -> Float64:
-    """Return the logit of each patient, ``[patient]``."""
+    """Return the logit of each patient, ``[patient]``; of several outputs, ``[patient, output]``."""
     network.eval()
 
     def logits(rows: Ints) -> Float64:
         return _numbers(network(*batch(inputs, rows, _device(network))))
 
     found = in_batches(logits, patients, batch_size)
-    return np.concatenate(found) if found else np.zeros(0)
+    if found:
+        return np.concatenate(found)
+    outputs = network.fusion.outputs
+    return np.zeros((0, outputs) if outputs > 1 else 0)
 
 
 @torch.no_grad()
