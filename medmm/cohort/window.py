@@ -327,7 +327,8 @@ def _check_share(spec: Biomarkers, inputs: Sequence[tuple[str, ResultSpec]], rea
         bad = sum(count for (of, _), count in read.unread.items() if of == place)
         readable = int(read.readable[place])
         if bad > spec.max_unparsable * readable:
-            why = [said for unit in sorted(read.units[place]) if (said := unit_complaint(result, spec, unit))]
+            units = sorted(read.units.get(place, ()))
+            why = [said for unit in units if (said := unit_complaint(result, spec, unit))]
             raise DataError(
                 f"biomarkers.{name}: {bad} of {readable} results in {spec.table} cannot be read, more than"
                 f" the declared {spec.max_unparsable:.0%}; "

@@ -73,6 +73,19 @@ def test_numbers_and_instants_come_out_as_their_texts(
     assert _told(small) == texts
 
 
+@pytest.mark.parametrize(("cell", "unit"), [("nan", "mg/L"), ("5.0", "")])
+def test_too_many_that_fail_with_no_fault_of_a_unit_are_refused_in_words(
+    small: Any, cell: str, unit: str
+) -> None:
+    small.spec["biomarkers"]["columns"]["status"] = "status"
+    small.results([("001", "1988-5", "", cell, unit, "2024-02-28 08:00:00", "")], HEAD)
+    with pytest.raises(DataError, match=r"1 of 1 results in results\.csv cannot be read"):
+        small.link()
+    _numbers(small)
+    with pytest.raises(DataError, match=r"1 of 1 results in results\.parquet cannot be read"):
+        small.link()
+
+
 def test_a_unit_of_a_later_number_is_of_no_account(small: Any) -> None:
     small.spec["biomarkers"]["results"]["crp"] = {"role": "input", "name": "crp"}  # no code, no catalogue
     later = ("001", "", "crp", "5.0", "mg/L", "2032-01-01 08:00:00", "")
