@@ -39,6 +39,7 @@ WITHDRAWN = ("cancelled", "canceled", "entered-in-error", "entered in error", "x
 
 ODD_YEARS = (1901, 2100)
 """A result of before the one or from the other on is reported; it is used or not like any other."""
+_FIRST_DAY = date.min.toordinal() - date(1970, 1, 1).toordinal()
 
 
 def sql_text(column: str | None) -> str:
@@ -98,7 +99,8 @@ class Candidates:
             if met & ODD_DATE:
                 self._note_odd(batch)
             if refused:
-                met_cells = np.intersect1d(batch["cell"][known], refused)
+                held = known[(tag[known] & EMPTY) == 0]  # where nothing stands, its unit says nothing
+                met_cells = np.intersect1d(batch["cell"][held], refused)
                 if len(met_cells):
                     first = int(met_cells[0])
                     self._refused = first if self._refused < 0 else min(first, self._refused)
@@ -206,7 +208,8 @@ def _timed(engine: Engine, spec: Biomarkers, *, numbers: bool, same_day: bool) -
             f" false AS {c}_aware"
             for c in both
         )
-        unread = "false"
+        # "-infinity" and years before the first are nobody's; as text, they could not be read either
+        unread = " OR ".join(f"{c}_day < {_FIRST_DAY}" for c in both)
     else:
         clocks = ", ".join(sql_clock(c, days=spec.columns.day is not None) for c in both)
         unread = " OR ".join(f"({c} <> '' AND {c}_day IS NULL)" for c in both)

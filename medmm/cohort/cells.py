@@ -125,9 +125,7 @@ class Read:
             fate = np.where(np.isnan(raw), np.uint8(FATE["unparsable"]), fate)
         for place, spec in enumerate(specs):
             for word in spec.missing_codes:
-                told = parse_number(word)
-                if told is not None and told.value is not None:
-                    empty = empty | ((result == place) & (raw == told.value))
+                empty = empty | ((result == place) & _says(raw, word))
         return number, np.where(empty, np.uint8(FATE["missing"]), fate) if empty.any() else fate
 
     def _account(self, rows: Rows, result: Ints) -> None:
@@ -147,6 +145,17 @@ class Read:
             self.unread[int(place), shown] += count
             if self._fate[int(cell)] == FATE["unparsable"]:
                 self.units.setdefault(int(place), set()).add(self._unit[int(cell)])
+
+
+def _says(raw: Floats, word: str) -> Bools:
+    """Where a number is what a word says; "<5" and "5 H" say more than a number can."""
+    if word.strip().lower() == "nan":
+        return np.isnan(raw)
+    told = parse_number(word)
+    if told is None or told.flag or (told.comparator and told.value is not None):
+        return np.zeros(len(raw), dtype=bool)
+    infinite = np.inf if told.comparator == ">" else -np.inf
+    return np.equal(raw, infinite if told.value is None else told.value)
 
 
 def _fate(by_time: Ints, by_cell: Ints) -> Ints:

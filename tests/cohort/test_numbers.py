@@ -73,6 +73,34 @@ def test_numbers_and_instants_come_out_as_their_texts(
     assert _told(small) == texts
 
 
+@pytest.mark.parametrize(
+    ("word", "cell", "missing"),
+    [("inf", "inf", 1), ("-inf", "-inf", 1), ("nan", "nan", 1), ("-999.0", "-999.0", 1)]
+    + [(word, "5.0", 0) for word in ("<5.0", "5.0 H", ">=5.0", "n.a.")],
+)
+def test_a_missing_code_is_the_number_it_says_and_no_other(
+    small: Any, word: str, cell: str, missing: int
+) -> None:
+    crp = small.spec["biomarkers"]["results"]["crp"]
+    crp |= {"missing_codes": [word], "limits": [0.3, 500]}
+    small.spec["biomarkers"]["columns"]["status"] = "status"
+    row = ("001", "1988-5", "", cell, "mg/L", "2024-02-28 08:00:00", "")
+    small.results([row, (*row[:3], "6.0", "mg/L", "2024-02-27 08:00:00", "")], HEAD)
+    texts = _told(small)
+    _numbers(small)
+    assert _told(small) == texts
+    assert small.link().flow.results.parts.get("missing", 0) == missing
+    assert small.values()["crp"].value == (6.0 if missing else 5.0)
+
+
+def test_the_unit_of_an_empty_number_is_of_no_account(small: Any) -> None:
+    small.spec["biomarkers"]["results"]["crp"] = {"role": "input", "name": "crp"}  # no code, no catalogue
+    small.spec["biomarkers"]["columns"]["status"] = "status"
+    small.results([("001", "", "crp", "", "mg/L", "2024-02-28 08:00:00", "")], HEAD)
+    _numbers(small)
+    assert small.link().flow.results.parts == {"used": 0, "missing": 1}
+
+
 @pytest.mark.parametrize(("cell", "unit"), [("nan", "mg/L"), ("5.0", "")])
 def test_too_many_that_fail_with_no_fault_of_a_unit_are_refused_in_words(
     small: Any, cell: str, unit: str
@@ -84,6 +112,15 @@ def test_too_many_that_fail_with_no_fault_of_a_unit_are_refused_in_words(
     _numbers(small)
     with pytest.raises(DataError, match=r"1 of 1 results in results\.parquet cannot be read"):
         small.link()
+
+
+def test_an_instant_without_end_was_known_to_nobody(small: Any) -> None:
+    small.spec["biomarkers"]["columns"]["status"] = "status"
+    row = ("001", "1988-5", "", "5.0", "mg/L", "-infinity", "")
+    small.results([row, ("002", *row[1:5], "2024-02-27 08:00:00", "")], HEAD)
+    _numbers(small)
+    assert small.values()["crp"].status is Status.UNPARSABLE
+    assert small.link().flow.results.parts == {"used": 1, "unparsable": 1}
 
 
 def test_a_unit_of_a_later_number_is_of_no_account(small: Any) -> None:
