@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from medmm.cohort.blocks import Biomarkers
 from medmm.cohort.cells import (
+    ELSEWHERE,
     EMPTY,
     FATE_BITS,
     MIXED,
@@ -25,7 +26,7 @@ from medmm.cohort.cells import (
     read_cell,
     read_unit,
 )
-from medmm.cohort.moments import sql_clock, sql_known_by, sql_offset_days
+from medmm.cohort.moments import sql_clock, sql_known_by, sql_offset_days, sql_on_the_day_elsewhere
 from medmm.cohort.picks import FATE
 from medmm.cohort.shelf import Shelf
 from medmm.columns import ResultSpec
@@ -71,6 +72,7 @@ class Candidates:
         met: how many there are.
         later: of them, rows after the prediction time.
         odd: per result, how many dates are nobody's, and whose rows they stand in (up to three).
+        elsewhere: the same of times in UTC, known by a prediction day where the site's clock is UTC too.
     """
 
     sql: str
@@ -78,6 +80,7 @@ class Candidates:
     met: int = 0
     later: int = 0
     odd: dict[int, tuple[int, list[int]]] = field(default_factory=dict)
+    elsewhere: dict[int, tuple[int, list[int]]] = field(default_factory=dict)
     _mixed: bool = False
     _refused: int = -1
 
@@ -97,7 +100,10 @@ class Candidates:
             met = np.bitwise_or.reduce(tag) if len(tag) else 0
             self._mixed |= bool(met & MIXED)
             if met & ODD_DATE:
-                self._note_odd(batch)
+                _note(self.odd, batch, np.flatnonzero(tag & ODD_DATE))
+            if met & ELSEWHERE:
+                in_time = (tag & (ELSEWHERE | FATE_BITS)) == ELSEWHERE
+                _note(self.elsewhere, batch, np.flatnonzero(in_time))
             if refused:
                 held = known[(tag[known] & EMPTY) == 0]  # where nothing stands, its unit says nothing
                 met_cells = np.intersect1d(batch["cell"][held], refused)
@@ -110,12 +116,14 @@ class Candidates:
         if error is not None:
             raise error
 
-    def _note_odd(self, batch: Mapping[str, NDArray[Any]]) -> None:
-        those = np.flatnonzero(batch["tag"] & ODD_DATE)
-        for place in np.unique(batch["result"][those]).tolist():
-            subjects = batch["subject"][those[batch["result"][those] == place]]
-            count, whose = self.odd.get(place, (0, []))
-            self.odd[place] = (count + len(subjects), sorted({*whose, *subjects.tolist()})[:3])
+
+def _note(
+    found: dict[int, tuple[int, list[int]]], batch: Mapping[str, NDArray[Any]], those: NDArray[np.intp]
+) -> None:
+    for place in np.unique(batch["result"][those]).tolist():
+        subjects = batch["subject"][those[batch["result"][those] == place]]
+        count, whose = found.get(place, (0, []))
+        found[place] = (count + len(subjects), sorted({*whose, *subjects.tolist()})[:3])
 
 
 def _mixed_clocks(name: str) -> None:
@@ -210,9 +218,11 @@ def _timed(engine: Engine, spec: Biomarkers, *, numbers: bool, same_day: bool) -
         )
         # "-infinity" and years before the first are nobody's; as text, they could not be read either
         unread = " OR ".join(f"{c}_day < {_FIRST_DAY}" for c in both)
+        elsewhere = "false"
     else:
         clocks = ", ".join(sql_clock(c, days=spec.columns.day is not None) for c in both)
         unread = " OR ".join(f"({c} <> '' AND {c}_day IS NULL)" for c in both)
+        elsewhere = " OR ".join(sql_on_the_day_elsewhere(c, same_day=same_day) for c in both)
     known, available = (sql_known_by(c, same_day=same_day) for c in both)
     mixed = " OR ".join(f"({c}_us IS NOT NULL AND t_us IS NOT NULL AND {c}_aware <> t_aware)" for c in both)
     undated = FATE["undated"] if spec.undated == "refuse" else 0
@@ -223,7 +233,7 @@ def _timed(engine: Engine, spec: Biomarkers, *, numbers: bool, same_day: bool) -
     return (
         f"SELECT subject, result, {'cell' if numbers else 'unit'}, value, {sql_offset_days('taken')} AS"
         f" offset_days, (status + CASE WHEN coalesce({mixed}, false) THEN {MIXED} ELSE 0 END"
-        f" + CASE WHEN {odd} THEN {ODD_DATE} ELSE 0 END"
+        f" + CASE WHEN {odd} THEN {ODD_DATE} ELSE 0 END + CASE WHEN {elsewhere} THEN {ELSEWHERE} ELSE 0 END"
         f" + CASE WHEN NOT coalesce(({known}) AND (available_day IS NULL OR {available}), true)"
         f" THEN {FATE['later']} WHEN withdrawn THEN {FATE['withdrawn']}"
         f" WHEN {unread} THEN {FATE['unparsable']} WHEN taken_day IS NULL THEN {undated}"

@@ -30,8 +30,9 @@ COLUMNS: Mapping[str, np.dtype[Any]] = {
     "tag": np.dtype(np.uint16),
 }
 """A row on its way from the tables: its number (NaN where its cell has it), days, and a tag of these bits."""
-FATE_BITS, RANK_SHIFT, ODD_DATE, MIXED, EMPTY = 15, 4, 64, 128, 256
-"""The fate of its time, the rank of its status, a date that is nobody's, clocks that differ, no number."""
+FATE_BITS, RANK_SHIFT, ODD_DATE, MIXED, EMPTY, ELSEWHERE = 15, 4, 64, 128, 256, 512
+"""The fate of its time, the rank of its status, a date that is nobody's, clocks that differ, no number, a day
+that is another one elsewhere."""
 
 
 @dataclass(slots=True)

@@ -179,6 +179,20 @@ def sql_known_by(moment: str, *, same_day: bool) -> str:
     )
 
 
+def sql_on_the_day_elsewhere(moment: str, *, same_day: bool) -> str:
+    """SQL: whether a time in UTC, on a clock east of it, is too late for a prediction day.
+
+    A database hands out instants in UTC, whatever clock hangs in the ward. Beside a prediction time without a
+    time of day, a result of the morning there would then lie on the day before.
+    """
+    day = f"floor(({moment}_us + {_EAST * 60_000_000}) / {US_PER_DAY}.0::DOUBLE)"
+    return (
+        f"(t_us IS NULL AND {moment}_us IS NOT NULL AND {moment}_aware"
+        f" AND {day} {'>' if same_day else '>='} floor(t_day)"
+        f" AND regexp_matches({moment}, '(Z|[+-]00(:?00)?)$'))"
+    )
+
+
 def sql_offset_days(moment: str) -> str:
     """SQL of :meth:`Moment.offset_days`: ``<moment>_day`` and ``_us`` against ``t_day`` and ``t_us``."""
     return (

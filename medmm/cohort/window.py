@@ -319,6 +319,13 @@ def _odd(
         if place in candidates.odd:
             what = f"biomarkers.{name}: results dated before {ODD_YEARS[0]} or after {ODD_YEARS[1]}"
             found[what] = candidates.odd[place]
+        if place in candidates.elsewhere:
+            what = (
+                f"biomarkers.{name}: times in UTC that a clock east of it puts too late for a prediction day"
+            )
+            found[f"{what}; write local times, or give predictions a time of day"] = candidates.elsewhere[
+                place
+            ]
     return found
 
 

@@ -19,6 +19,7 @@ from medmm.sources.fhir import FhirSource, open_fhir
 
 KEY = b"k" * 32
 WHEN = "2024-02-28"
+RECORDS_HEAD = ("patient_id", "seen_at", "age", "sex", "site")
 
 
 def _found(cohort: Cohort) -> dict[str, tuple[int, tuple[str, ...]]]:
@@ -58,6 +59,37 @@ def test_dates_that_are_nobodys_are_reported(small: Any, when: str, status: Stat
     expected = (1, (pseudonym(KEY, "001"),))
     assert _found(cohort) == {"biomarkers.crp: results dated before 1901 or after 2100": expected}
     assert small.values()["crp"].status is status
+
+
+@pytest.mark.parametrize(
+    ("taken", "same_day", "told"),
+    [
+        ("2024-02-29T23:30:00Z", "not_known", True),  # 07:30 of the prediction day in Shanghai
+        ("2024-02-29 10:00:00+00", "not_known", True),
+        ("2024-02-29T09:59:59Z", "not_known", False),
+        ("2024-02-29T23:30:00+08:00", "not_known", False),  # the site's own clock
+        ("2024-02-29 23:30:00", "not_known", False),
+        ("2024-03-01T00:30:00Z", "not_known", False),  # later, so of no account
+        ("2024-03-01T10:00:00Z", "known", True),
+        ("2024-03-01T09:00:00Z", "known", False),
+    ],
+)
+def test_times_in_utc_beside_a_prediction_day_are_reported(
+    small: Any, taken: str, same_day: str, told: bool
+) -> None:
+    small.spec["prediction_time"]["resolution"] = "day"
+    small.spec["same_day"] = {"results": same_day}
+    small.results([("001", "5", "mg/L", taken)])
+    what = (
+        "biomarkers.crp: times in UTC that a clock east of it puts too late for a prediction day; write local"
+    )
+    found = {finding: count for finding, (count, _) in _found(small.link()).items()}
+    assert found == ({f"{what} times, or give predictions a time of day": 1} if told else {})
+    small.spec["prediction_time"]["resolution"] = "second"
+    small.write("records.csv", RECORDS_HEAD, [("001", "2024-03-01T12:00:00+08:00", "", "", "")])
+    small.write("labels.csv", ("patient_id", "ill"), [("001", "1")])
+    if "Z" in taken or "+" in taken:
+        assert _found(small.link()) == {}
 
 
 def test_a_prediction_time_of_the_year_1900_is_reported(small: Any) -> None:
