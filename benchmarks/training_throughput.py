@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -30,7 +30,7 @@ from torch import nn
 
 from medmm.cohort.synthetic import synthesize
 from medmm.encoders.augment import flipped
-from medmm.encoders.image import image_encoder
+from medmm.encoders.image import Kind, image_encoder
 from medmm.encoders.mlp import TableEncoder
 from medmm.evaluation.comparison import verdict
 from medmm.fitting.assemble import assemble
@@ -44,8 +44,30 @@ from medmm.recipe import Fitting
 from medmm.train import plan
 
 LIMIT, HALF_LIMIT = 0.95, 1.7
-PATIENTS, BATCH, FIELDS, ROUNDS = 64, 8, 30, 7
-SHAPES = {"2-D, 224×224": (224, 224), "3-D, 48×48×32": (48, 48, 32)}
+FIELDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One network and what it is fitted on."""
+
+    encoder: Kind
+    shape: tuple[int, ...]
+    patients: int
+    batch: int
+    rounds: int
+
+    def __str__(self) -> str:
+        size = "×".join(str(side) for side in self.shape)
+        return f"{self.encoder}, {size}, {self.patients} patients in batches of {self.batch}"
+
+
+CASES = {
+    "small": Case("cnn", (224, 224), 64, 8, 7),
+    "small3d": Case("cnn", (48, 48, 32), 64, 8, 7),
+    "resnet10": Case("resnet10", (32, 128, 128), 8, 4, 3),
+    "densenet121": Case("densenet121", (224, 224), 8, 4, 3),
+}
 EPOCHS, FOLDS, COHORT = 12, 3, 240
 """Of the comparison of AUROCs: epochs of each fit, folds, patients of the synthetic cohort."""
 
@@ -55,19 +77,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--speed", action="store_true", help="without the AUROC")
     parser.add_argument("--auroc", action="store_true", help="the AUROC alone")
+    parser.add_argument("--case", choices=CASES, action="append", help="of these networks alone")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    held = [] if asked.auroc else [_speed(label, shape) for label, shape in SHAPES.items()]
+    held = [] if asked.auroc else [_speed(CASES[name]) for name in asked.case or CASES]
     if not asked.speed:
         held.append(_auroc())
     sys.exit(not all(held))
 
 
-def _speed(label: str, shape: tuple[int, ...]) -> bool:
+def _speed(case: Case) -> bool:
     """Measure one network in turns and say whether the claims hold."""
     with tempfile.TemporaryDirectory() as folder:
-        job = _job(shape, Path(folder))
+        job = _job(case, Path(folder))
         runs: dict[str, Callable[[], None]] = {
             "limit": _resident(job, last=False),
             "limit, channels last": _resident(job, last=True),
@@ -78,12 +101,12 @@ def _speed(label: str, shape: tuple[int, ...]) -> bool:
         }
         for run in runs.values():
             run()  # pays for set-up
-        turns = [{name: _seconds(run) for name, run in runs.items()} for _ in range(ROUNDS)]
-    print(f"{label}, {PATIENTS} patients in batches of {BATCH}, {processes().device}")
+        turns = [{name: _seconds(run) for name, run in runs.items()} for _ in range(case.rounds)]
+    print(f"{case}, {processes().device}")
     against = {name: median(turn["limit"] / turn[name] for turn in turns) for name in runs}
     for name, ratio in against.items():
         spent = median(turn[name] for turn in turns)
-        print(f"  {name:<22} {PATIENTS / spent:8.1f} images/s   {ratio:5.2f} of the limit")
+        print(f"  {name:<22} {case.patients / spent:8.1f} images/s   {ratio:5.2f} of the limit")
     strict = median(turn["limit, channels last"] / turn["medmm"] for turn in turns)
     holds = _said("medmm of the faster limit", min(strict, against["medmm"]), LIMIT)
     if _has_bf16():
@@ -99,29 +122,27 @@ def _said(what: str, ratio: float, least: float) -> bool:
     return ratio >= least
 
 
-def _job(shape: tuple[int, ...], folder: Path) -> Job:
+def _job(case: Case, folder: Path) -> Job:
     """Return a joint network of an image and a table, the image a float16 memory map as in a run."""
     rng = np.random.default_rng(0)
-    np.save(folder / "images.npy", rng.normal(size=(PATIENTS, 1, *shape)).astype(np.float16))
+    np.save(folder / "images.npy", rng.normal(size=(case.patients, 1, *case.shape)).astype(np.float16))
     images = np.load(folder / "images.npy", mmap_mode="r")
-    table = rng.normal(size=(PATIENTS, FIELDS)).astype(np.float32)
-    rows, none = np.arange(PATIENTS), ("",) * PATIENTS
+    table = rng.normal(size=(case.patients, FIELDS)).astype(np.float32)
+    rows, none = np.arange(case.patients), ("",) * case.patients
     inputs = Inputs({"image": Prepared(images, rows, none), "records": Prepared(table, rows, none)})
     torch.manual_seed(0)
-    encoders = {
-        "image": image_encoder(
-            "cnn", spatial_dims=len(shape), in_channels=1, channels=(16, 32, 64, 128), dropout=0.0
-        ),
-        "records": TableEncoder(FIELDS, (64, 32), 0.0),
-    }
+    image = image_encoder(
+        case.encoder, spatial_dims=len(case.shape), in_channels=1, channels=(16, 32, 64, 128), dropout=0.0
+    )
+    encoders = {"image": image, "records": TableEncoder(FIELDS, (64, 32), 0.0)}
     return Job(
         name="fused",
-        network=Network(encoders, fusion("concat", [128, 32])),
+        network=Network(encoders, fusion("concat", [image.out_features, 32])),
         inputs=inputs,
         labels=(table[:, 0] > 0).astype(float),
         train=rows,
         select=rows[:0],
-        settings=Fitting(batch_size=BATCH, epochs=10_000),
+        settings=Fitting(batch_size=case.batch, epochs=10_000),
         seed=0,
     )
 
@@ -150,17 +171,17 @@ def _epoch(fit: Fit) -> None:
 def _resident(job: Job, *, last: bool) -> Callable[[], None]:
     """Return the same steps on one batch that lies in memory."""
     network = _fresh(job).network.to(processes().device).train()
-    values, present = job.inputs.batch(np.arange(BATCH))
+    values, present = job.inputs.batch(np.arange(job.settings.batch_size))
     form = torch.channels_last if values["image"].ndim == 4 else torch.channels_last_3d
     if last:
         values["image"] = values["image"].contiguous(memory_format=form)
     device = processes().device
     values, present = {name: x.to(device) for name, x in values.items()}, present.to(device)
-    labels = torch.from_numpy(job.labels[:BATCH]).float().to(device)
+    labels = torch.from_numpy(job.labels[: job.settings.batch_size]).float().to(device)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
 
     def run() -> None:
-        for _ in range(PATIENTS // BATCH):
+        for _ in range(job.batches):
             _descend(network, optimizer, (values, present), labels)
 
     return run
@@ -187,7 +208,8 @@ def _monai(job: Job) -> Callable[[], None]:
         )
     ]
     transforms = Compose([EnsureTyped(["image", "records"]), RandFlipd("image", 0.5, 0)])
-    loader = DataLoader(CacheDataset(rows, transforms, progress=False), batch_size=BATCH, shuffle=True)
+    cached, size = CacheDataset(rows, transforms, progress=False), job.settings.batch_size
+    loader = DataLoader(cached, batch_size=size, shuffle=True)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     device = processes().device
 

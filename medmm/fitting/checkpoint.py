@@ -103,6 +103,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, to
         state.setdefault(int(index), {})[slot] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, slots in optimizer.state.items():
+        for slot, value in slots.items():
+            if value.shape == parameter.shape:  # in the form of the parameter, which a fused step counts on
+                slots[slot] = torch.empty_like(parameter).copy_(value)
 
 
 def copied(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

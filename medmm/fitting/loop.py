@@ -22,6 +22,7 @@ from medmm.errors import FittingError
 from medmm.fitting import checkpoint
 from medmm.fitting.checkpoint import Begun, History
 from medmm.fitting.frozen import lightened, still
+from medmm.fitting.halved import halve, restore
 from medmm.fitting.job import Augment, Job
 from medmm.fitting.losses import Objective
 from medmm.fitting.memory import in_batches
@@ -69,6 +70,7 @@ def fit_network(job: Job, work: Path, *, on_epoch: OnEpoch | None = None) -> His
     place.mkdir(parents=True, exist_ok=True)
     with lightened(job, work, ours.device) as lighter:
         history = Fit(lighter, place, ours).run(on_epoch)
+    restore(job.network)
     job.network.cpu()  # fusions, gate and export join it with tensors of the CPU
     if leads():
         checkpoint.write(done, job.network.state_dict(), history)
@@ -98,7 +100,11 @@ class Fit:
             job.tasks, job.labels[job.train], imbalance=job.settings.imbalance, weights=job.weights
         ).to(ours.device)
         groups = _parameter_groups(self.fitted, job) + _own_groups(self.objective, job)
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=job.settings.weight_decay)
+        half = job.settings.precision == "bf16" and ours.device.type == "cpu"
+        if half:
+            halve(self.fitted)
+        # the fused step rounds otherwise, so that float32 keeps the plain one and its bits
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=job.settings.weight_decay, fused=half or None)
         self.average = _average(job)
         self.judged = cast(Network, self.average.module) if self.average else job.network
         self.history = History(early_stopping=bool(len(job.select)))

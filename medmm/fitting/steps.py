@@ -77,7 +77,7 @@ class Steps:
                 break
             found = None  # what the others have found must not stay in memory either
             self._fewer(len(patients))
-            torch.manual_seed(drawn.dropout)
+            _seed(drawn.dropout, self.ours.device)
         assert found is not None
         loss, true = self._added_up(*found)
         if not math.isfinite(loss):
@@ -96,7 +96,7 @@ class Steps:
         if self.ours.rank:  # the leader's masks are those of a fit without the others
             dropout = np.random.SeedSequence([self.job.seed, step, self.ours.rank]).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(stream))
-        torch.manual_seed(int(dropout))  # dropout inside the network draws from the global stream
+        _seed(int(dropout), self.ours.device)  # dropout inside the network draws from the global stream
         values, present = self.job.inputs.batch(patients)
         for name, augment in self.job.augment.items():
             values[name] = augment(values[name], generator)
@@ -203,6 +203,17 @@ class Steps:
 
     def _parameters(self) -> list[Tensor]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed torch's global streams as ``torch.manual_seed`` does.
+
+    That one also notes the stack of its caller for each kind of accelerator that is not there, which takes
+    as long as a small step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
 
 
 def lonely(job: Job) -> FittingError:
