@@ -195,6 +195,10 @@ def _unreadable(what: str, error: Exception) -> DataError:
         return DataError(f"{what}{place}: a line is longer than {MAX_LINE_MB} MB; is a quote not closed?")
     if "unterminated quote" in text or "invalid state" in text:
         return DataError(f"{what}{place}: a quote is not closed, or line endings are mixed; repair the file")
+    if type(error).__name__ == "OutOfMemoryException":
+        return DataError(
+            f"{what}: memory, or room in the temporary folder, ended; free some, or name another with TMPDIR"
+        )
     return DataError(f"{what}{place} cannot be read as a table ({type(error).__name__}); repair the file")
 
 

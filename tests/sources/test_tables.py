@@ -158,3 +158,11 @@ def test_a_bottomless_header_is_refused(tmp_path: Path, cell: int, message: str)
     (tmp_path / "t.csv").write_text("id," + "x" * cell + "\n1,2\n")
     with pytest.raises(DataError, match=message):
         _read(tmp_path, "t.csv")
+
+
+def test_the_end_of_memory_is_not_called_a_broken_file() -> None:
+    with (
+        Engine(memory_mb=8, threads=1) as engine,
+        pytest.raises(DataError, match=r"^results\.csv: memory.*TMPDIR"),
+    ):
+        engine.rows("SELECT len(list(range::VARCHAR)) FROM range(1000000)", what="results.csv")
