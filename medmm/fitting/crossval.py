@@ -71,7 +71,8 @@ def repeat(problem: Problem, folds: Ints, more: Sequence[Ints], *, jobs: int = 1
         for prefix, other in named.items()
         if prefix
     ]
-    return replace(found, more=tuple(others))
+    models = [model for model in found.logits if all(model in other.logits for other in others)]
+    return replace(found, logits={m: found.logits[m] for m in models}, more=tuple(others))
 
 
 def cross_validate(problem: Problem, folds: Ints, prefix: str = "") -> OutOfFold:
@@ -96,7 +97,9 @@ def cross_validate(problem: Problem, folds: Ints, prefix: str = "") -> OutOfFold
         for model, values in split.logits.items():
             logits.setdefault(model, problem.blank(len(folds)))[test] = values
         splits.append(split)
-    return OutOfFold(logits, folds, tuple(splits))
+    # The tables alone are no model of their own in folds whose search took a joint fusion of nothing else.
+    everywhere = {m: values for m, values in logits.items() if all(m in split.logits for split in splits)}
+    return OutOfFold(everywhere, folds, tuple(splits))
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,6 +164,7 @@ class Recipe(Declared):
     search: Search | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     _folder: Path = PrivateAttr(default=Path())
+    _beside: dict[str, Fusion] | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -229,7 +230,8 @@ class Recipe(Declared):
     @property
     def fusions(self) -> dict[str, Fusion]:
         """Every fusion that is fitted, by the name of its model: "fused" is the recipe's own."""
-        return {"fused": self.fusion, **others(self.fusion, self.comparison.fusions)}
+        beside = others(self.fusion, self.comparison.fusions) if self._beside is None else self._beside
+        return {"fused": self.fusion, **beside}
 
     @property
     def pretrained_folder(self) -> Path | None:
@@ -314,6 +316,8 @@ def varied(recipe: Recipe, chosen: Mapping[str, Any]) -> Recipe:
         Recipe, placed(written, chosen, fusion=recipe.fusion.kind), where=f"search.space, with {told}"
     )
     made._folder = recipe._folder
+    # A fusion that is compared keeps its name where a search takes its kind, or another, for the own one.
+    made._beside = {name: fusion for name, fusion in recipe.fusions.items() if name != "fused"}
     return made
 
 

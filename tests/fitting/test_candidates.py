@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,12 @@ from medmm.columns import FieldSpec, ResultSpec, Status, Value
 from medmm.errors import FittingError
 from medmm.evaluation.discrimination import auroc
 from medmm.fitting.candidates import Problem, fit_split
-from medmm.fitting.crossval import cross_validate, final_network, fits
+from medmm.fitting.crossval import cross_validate, final_network, fits, repeat
 from medmm.fitting.judgement import judge
 from medmm.fitting.partition import deal
 from medmm.modalities.biomarkers import Biomarkers
 from medmm.modalities.records import Records
-from medmm.recipe import Concat, Fitting, LateStack, Recipe
+from medmm.recipe import Concat, Fitting, LateStack, Recipe, varied
 
 PATIENTS = 150
 
@@ -168,3 +169,15 @@ def test_the_verdict_keeps_a_patient_whom_a_rival_cannot_score():
     assert judged.verdict is not None
     assert judged.verdict.patients == 120
     assert judged.verdict.word == "helps"
+
+
+def test_where_each_fold_takes_its_own_fusion_every_model_is_of_all_folds(tmp_path):
+    given = problem(
+        tmp_path, Concat(), patients=60, comparison={"fusions": ["late_mean"]}, fitting={"epochs": 1}
+    )
+    other = replace(given, recipe=varied(given.recipe, {"fusion.kind": "late_mean"}))
+    searched = replace(given, searched=lambda _, name: other if name == "fold0" else given)
+    found = repeat(searched, np.arange(60) % 2, [np.arange(60) // 2 % 2])
+    assert set(found.logits) == {"records", "biomarkers", "fused", "late_mean", "trees", "logistic"}
+    for model in ("fused", "late_mean"):
+        assert np.isfinite(found.repeated(model)).all()
