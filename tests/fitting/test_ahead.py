@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +20,7 @@ from medmm.fitting.ahead import Split, fit_ahead, one_thread
 from medmm.fitting.crossval import repeat
 from medmm.fitting.inputs import Prepared
 from medmm.recipe import Concat, LateMean
+from tests.conftest import REPOSITORY
 from tests.fitting.test_candidates import problem
 
 
@@ -59,3 +65,44 @@ def test_what_cannot_be_fitted_is_said_as_in_one_process(tmp_path):
     given.labels[:] = 0
     with pytest.raises(FittingError, match="0 positive of 20 patients"):
         fit_ahead(given, [Split(np.arange(20), "fold0")], jobs=1)
+
+
+def test_a_worker_does_not_outlive_who_asked_it(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from medmm.fitting.ahead import Split, fit_ahead\n"
+        "from medmm.recipe import Concat\n"
+        "from tests.fitting.test_candidates import problem\n"
+        "long = {'epochs': 9999, 'patience': 9999}\n"
+        "given = problem(Path(sys.argv[1]), Concat(), patients=40, fitting=long)\n"
+        "fit_ahead(given, [Split(np.arange(40), 'fold0')], jobs=1)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], env=environment, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "fold0").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / "fold0").exists()
+    deadline = time.monotonic() + 60
+    while (left := _session(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
+def _session(leader: int) -> list[int]:
+    """Return the processes of a session that still run."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = file.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(session) == leader and state != "Z":
+            found.append(int(file.parent.name))
+    return found
