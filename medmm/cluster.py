@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -248,7 +249,7 @@ def joined(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    _knock(address)
+    knock(address)
     stop = signal.getsignal(signal.SIGTERM)
     # What Ray prints of a machine that dies must not stand among results.
     with redirect_stdout(sys.stderr):
@@ -282,13 +283,18 @@ def _keep_handler(stop: Any) -> None:
         return
 
 
-def _knock(address: str) -> None:
-    """See whether anybody listens at ``host:port``.
+def knock(address: str | None) -> None:
+    """See whether anybody listens at ``host:port``: a command asks before its work.
+
+    Args:
+        address: as in :func:`mapped`.
 
     Raises:
-        ClusterError: if nobody does, or the address is none.
+        ClusterError: if nobody does, or the address is none, or there is no ray.
     """
-    if address in (LOCAL, "auto"):
+    if address is not None and find_spec("ray") is None:
+        raise ClusterError("no ray is installed; run `pip install 'medmm[cluster]'`")
+    if address in (None, LOCAL, "auto"):
         return
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():

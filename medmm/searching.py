@@ -8,9 +8,9 @@ from pathlib import Path
 from medmm import tracking
 from medmm.errors import ConfigError
 from medmm.fitting.candidates import Problem
-from medmm.fitting.processes import count
 from medmm.fitting.search import Searcher, Trial
 from medmm.fitting.variants import Variants
+from medmm.recipe import Recipe
 from medmm.telling import Plan
 
 Progress = Callable[[str, int, int], None]
@@ -22,10 +22,6 @@ def searcher(
     """Return what searches the settings that the recipe asks for; None where it asks for none."""
     if planned.recipe.search is None:
         return None
-    if count() > 1:
-        raise ConfigError(
-            "a search runs in one process, which may try on a cluster; start it without torchrun"
-        )
     sources = {name: [p.sources[name] for p in planned.patients] for name in planned.recipe.modalities}
     variants = Variants(problem, planned.cohort.declarations, sources, run.parent / "cache")
 
@@ -34,6 +30,19 @@ def searcher(
         tracked.child(name, trial.settings, trial.steps, trial.state, trial.reason)
 
     return Searcher(variants, run / "search", at, child, told, _studies(planned))
+
+
+def check_processes(recipe: Recipe, processes: int) -> None:
+    """Refuse a search by several processes that share every batch, before anything is read.
+
+    Raises:
+        ConfigError: saying what may be done side by side.
+    """
+    if recipe.search is not None and processes > 1:
+        raise ConfigError(
+            f"recipe {recipe.name} has a `search`, which runs in one process: start `medmm train` without"
+            " torchrun or `medmm launch`; with --cluster it tries on many machines"
+        )
 
 
 def cost(planned: Plan) -> list[str]:

@@ -30,3 +30,20 @@ def test_two_machines_train_one_run_to_a_bundle(machines, written, tmp_path):
 def test_a_machine_with_another_key_is_refused(tmp_path):
     with pytest.raises(ClusterError, match="another site key"):
         _member(tmp_path, tmp_path / "run", None, None, {}, "0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("search", "cluster", "code", "said"),
+    [
+        ("", "127.0.0.1:1", 11, "nobody answers"),
+        ("search: {space: {fitting.epochs: [1, 2]}}", "local", 4, "without torchrun or `medmm launch`"),
+    ],
+)
+def test_what_cannot_be_launched_leaves_no_run(door, written, tmp_path, search, cluster, code, said):
+    pytest.importorskip("ray", reason="no ray: pip install 'medmm[cluster]'")
+    recipe = TABLES_RECIPE.replace("cohort: data", f"cohort: {written}")
+    (tmp_path / "recipe.yaml").write_text(recipe + search)
+    asked = ("--root", written, "--runs", tmp_path / "runs", "--processes", "2", "--cluster", cluster)
+    done = door("launch", tmp_path, *asked)
+    assert (done.code, said in " ".join(done.err.split())) == (code, True), done.err
+    assert not (tmp_path / "runs").exists()

@@ -84,8 +84,10 @@ def train(
 ) -> None:
     """Fit, judge, seal and track a model, and say whether the image earns its place."""
     from medmm import train as story
+    from medmm.cluster import knock
     from medmm.tracking import store
 
+    knock(cluster)
     if jobs and story.count() > 1:
         raise typer.BadParameter("--jobs is of one process; here torchrun shares every fit already")
     with progress(shown=story.leads()) as bars:
@@ -105,9 +107,9 @@ def train(
                     planned, run, register=not smoke, jobs=jobs, cluster=cluster, progress=bars
                 )
             except KeyboardInterrupt:
-                given = (("--root", root), ("--splits", splits))
-                options = "".join(f" {name} {path}" for name, path in given if path)
-                options += (" --smoke" if smoke else "") + (f" --jobs {jobs}" if jobs else "")
+                given = {"--root": root, "--splits": splits, "--jobs": jobs, "--cluster": cluster}.items()
+                options = "".join(f" {name} {value}" for name, value in given if value)
+                options += " --smoke" if smoke else ""
                 err.print(
                     f"\nmedmm: go on with: medmm train {pipeline}{options} --runs {runs} --resume {run}"
                 )
@@ -139,10 +141,14 @@ def launch(
 ) -> None:
     """Train with several processes on the machines of a Ray cluster, as `train` does with one."""
     from medmm import launch as story
+    from medmm.cluster import knock
+    from medmm.searching import check_processes
     from medmm.train import open_run, plan
 
+    knock(cluster)
     with progress() as bars:
         planned = plan(pipeline, root=root, splits=splits, progress=bars)
+    check_processes(planned.recipe, processes)
     run = open_run(planned, runs, resume)
     err.print(f"run      {run}; if it is stopped, --resume takes it up", markup=False)
     trained = story.launch(pipeline, run, root=root, splits=splits, processes=processes, cluster=cluster)
@@ -164,11 +170,14 @@ def search(
 ) -> None:
     """Try the settings of the recipe's search on the training patients; `train` does so by itself."""
     from medmm import train as story
+    from medmm.cluster import knock
 
+    knock(cluster)
     with progress() as bars:
         planned = story.plan(pipeline, root=root, progress=bars)
         run = story.open_run(planned, runs, resume)
-        more = f"{pipeline}{where(root)} --runs {runs} --resume {run}"
+        at = f" --cluster {cluster}" if cluster else ""
+        more = f"{pipeline}{where(root)} --runs {runs}{at} --resume {run}"
         try:
             lines = story.search(planned, run, cluster=cluster, progress=bars)
         except KeyboardInterrupt:
