@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medmm import choosing, searching, tracking
+from medmm import choosing, running, searching, tracking
 from medmm.arrays import Ints
 from medmm.cluster import joined
 from medmm.cohort.access import open_cohort
@@ -22,11 +20,11 @@ from medmm.cohort.outcomes import counted
 from medmm.cohort.spec import data_root, load_spec
 from medmm.cohort.split import assign, check_folds, decide
 from medmm.columns import ImageSpec
-from medmm.errors import ConfigError, OutputError, told
+from medmm.errors import ConfigError
 from medmm.fitting.ahead import one_thread
 from medmm.fitting.assemble import assemble, outer_folds, tasks_of, training_patients
 from medmm.fitting.candidates import Problem
-from medmm.fitting.crossval import final_network, fits, repeat
+from medmm.fitting.crossval import OutOfFold, final_network, fits, repeat
 from medmm.fitting.partition import deal
 from medmm.fitting.processes import count, from_leader, leader_first, leads
 from medmm.fitting.proposing import proposed
@@ -39,6 +37,7 @@ from medmm.redteam.record import record
 from medmm.report.images import Tile, contact_sheet
 from medmm.report.page import write_page, write_private
 from medmm.report.training import render_training
+from medmm.running import make_private, open_run
 from medmm.sample import Patient
 from medmm.sealing import seal, shipped
 from medmm.telling import Plan, Trained, summary, track, track_images, training_page
@@ -86,6 +85,7 @@ def plan(
     recipe = load_recipe(pipeline)
     folder = cohort_folder(recipe, pipeline)
     check_outcome(recipe, load_spec(folder))
+    searching.check_processes(recipe, count())
     with leader_first():
         linked = open_cohort(folder, root, progress=progress)
     check_search(recipe, linked.declarations)
@@ -131,47 +131,62 @@ def train(
         progress: called with (stage, done, total).
 
     Raises:
+        ConfigError: if another command is at work in the run.
         FittingError: if training cannot go on.
     """
-    recipe = planned.recipe
-    with ExitStack() as stack:
-        stack.enter_context(joined(cluster))
-        tracked = stack.enter_context(_tracked(recipe.name, run))
-        if jobs is not None:
-            stack.enter_context(one_thread())
+    with _at_work(planned, run, jobs, cluster) as tracked:
         problem = _problem(planned, run, progress)
         notices = choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
         search = searching.searcher(planned, problem, run, tracked, cluster, progress)
         jobs = 1 if search else jobs or 1  # every fold's fits wait for its own search
         out_of_fold = repeat(replace(problem, searched=search), planned.folds, planned.more, jobs=jobs)
-        binary = [name for name in recipe.asked if planned.spec.outcomes[name].kind == "binary"]
-        kept = (planned.cohort, run, planned.root, binary, planned.splits)
-        worst = record(tracked, *kept) if register else None  # no smoke run
+        worst = _red_team(planned, run, tracked) if register else None  # no smoke run
         choice = choosing.choose(problem, out_of_fold, worst_finding=worst)
         from_leader(json.dumps(shipped(choice)))
         if search is not None:
             problem = search(np.arange(len(planned.patients)), FINAL)
             choice = replace(choice, search=search.to_json())
             notices += tuple(search.sentences())
-        sha256 = seal(
-            problem,
-            out_of_fold,
-            choice.judgements,
-            run=run,
-            spec=planned.spec,
-            cohort_digest=planned.cohort.digest,
-            chosen=choice,
-        )
-        page = run / "training.html"
-        write_page(render_training(training_page(planned, out_of_fold, choice, sha256, notices)), page)
+        sha256 = _sealed(planned, problem, run, out_of_fold, choice)
+        page = render_training(training_page(planned, out_of_fold, choice, sha256, notices))
+        write_page(page, run / "training.html")
+        tracked.text("training.html", page)
         track(tracked, planned, out_of_fold, choice.judgements)
         choosing.track(tracked, choice)
         track_images(tracked, problem)
-        tracked.text("training.html", page.read_text())
         if worst is not None:
-            choosing.register(tracked, run / "bundle", recipe.name, choice.decision)
+            choosing.register(tracked, run / "bundle", planned.recipe.name, choice.decision)
     told = (choice.decision, planned.notice, choice.routing)
     return Trained(run, run / "bundle", sha256, choice.judgements, *told)
+
+
+@contextmanager
+def _at_work(planned: Plan, run: Path, jobs: int | None, cluster: str | None) -> Iterator[tracking.Run]:
+    """Hold a run's folder, the cluster and the number of threads, and track what is done."""
+    threads = nullcontext() if jobs is None else one_thread()
+    with running.held(run), joined(cluster), threads, running.tracked(planned.recipe.name, run) as found:
+        yield found
+
+
+def _red_team(planned: Plan, run: Path, tracked: tracking.Run) -> str | None:
+    """Look for leaks and shortcuts; return the worst grade of what was found."""
+    binary = [name for name in planned.recipe.asked if planned.spec.outcomes[name].kind == "binary"]
+    return record(tracked, planned.cohort, run, planned.root, binary, planned.splits)
+
+
+def _sealed(
+    planned: Plan, problem: Problem, run: Path, out_of_fold: OutOfFold, choice: choosing.Choice
+) -> str:
+    """Seal the model that was chosen; return the bundle's hash."""
+    return seal(
+        problem,
+        out_of_fold,
+        choice.judgements,
+        run=run,
+        spec=planned.spec,
+        cohort_digest=planned.cohort.digest,
+        chosen=choice,
+    )
 
 
 def side_by_side(planned: Plan) -> int | None:
@@ -213,16 +228,6 @@ def _problem(planned: Plan, run: Path, progress: Progress | None) -> Problem:
     return replace(problem, inner=planned.inner)
 
 
-@contextmanager
-def _tracked(experiment: str, run: Path) -> Iterator[tracking.Run]:
-    """Track a run, or go on with what was tracked of it before it was stopped."""
-    file = run / "tracking.txt"
-    earlier = file.read_text() if file.exists() else None
-    with tracking.tracked(experiment, run.name, uri=tracking.store(run.parent), run_id=earlier) as tracked:
-        file.write_text(tracked.run_id)
-        yield tracked
-
-
 def search(
     planned: Plan, run: Path, *, cluster: str | None = None, progress: Progress | None = None
 ) -> list[str]:
@@ -237,7 +242,7 @@ def search(
     recipe = planned.recipe
     if recipe.search is None:
         raise ConfigError(f"recipe {recipe.name} has no `search`; docs/search.md shows one")
-    with joined(cluster), _tracked(recipe.name, run) as tracked:
+    with _at_work(planned, run, None, cluster) as tracked:
         problem = _problem(planned, run, progress)
         choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
         found = searching.searcher(planned, problem, run, tracked, cluster, progress)
@@ -253,7 +258,7 @@ def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> 
     The prepared images stay in the cache, so the run that follows starts at once.
     """
     recipe = planned.recipe
-    _make_private(runs)
+    make_private(runs)
     work, cache = runs / "rehearsal", runs / "cache"
     problem = assemble(recipe, planned.cohort, planned.patients, work=work, cache=cache, progress=progress)
     notices = choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
@@ -335,56 +340,6 @@ def _smaller(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient]) -> tup
         shrunk["pretraining"] = recipe.pretraining.model_copy(update={"epochs": 2, "unlabelled": False})
     small = recipe.model_copy(update=shrunk)
     return small, [patient for patient, keep in zip(patients, chosen, strict=True) if keep]
-
-
-def open_run(planned: Plan, runs: Path, resume: Path | None = None) -> Path:
-    """Return the folder of a run, new or taken up again; a run is bound to its recipe and cohort.
-
-    Of several processes the leader opens it, and the others hear of it.
-
-    Args:
-        runs: folder of all runs.
-        resume: the folder of a run that was stopped.
-
-    Raises:
-        ConfigError: if the run to resume was of another recipe or cohort.
-        OutputError: if the folder cannot be written.
-    """
-    return Path(from_leader(str(_opened(planned, runs, resume)) if leads() else ""))
-
-
-def _opened(planned: Plan, runs: Path, resume: Path | None) -> Path:
-    identity = {"recipe": planned.recipe.model_dump(mode="json"), "cohort": planned.cohort.digest}
-    if resume is not None:
-        file = resume / "run.json"
-        try:
-            begun = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{resume} is not a run: its run.json cannot be read") from error
-        if (resume / "bundle").exists():
-            raise ConfigError(f"{resume} is finished, and its bundle stays; start anew without --resume")
-        if begun != identity:
-            raise ConfigError(f"{resume} was of another recipe or cohort; start anew without --resume")
-        return resume
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    run = runs / f"{planned.recipe.name}-{stamp}-{secrets.token_hex(2)}"
-    _make_private(runs)
-    try:
-        run.mkdir(mode=0o700)
-        (run / "run.json").write_text(json.dumps(identity, indent=1))
-        planned.splits.save(run / "splits.json")
-    except (OSError, ValueError) as error:
-        raise OutputError(f"cannot write to {str(runs)!r}: {told(error)}; choose another --runs") from error
-    return run
-
-
-def _make_private(runs: Path) -> None:
-    """Make the folder of all runs this user's alone: images, splits and tracking lie in it."""
-    try:
-        if not runs.exists():
-            runs.mkdir(parents=True, mode=0o700)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"cannot write to {str(runs)!r}: {told(error)}; choose another --runs") from error
 
 
 def _epochs(progress: Progress | None, planned: Plan) -> Callable[[str, int, Mapping[str, float]], None]:

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from medmm import train as story
 from medmm.bundle import verify
 from medmm.errors import ConfigError
+from medmm.running import held
 from tests.conftest import TABLES_RECIPE
 
 pytestmark = pytest.mark.xdist_group("small")
@@ -39,6 +41,11 @@ def test_a_terminated_run_has_its_own_exit_code_and_resumes(written, tmp_path):
     assert fitted
     planned = story.plan(tmp_path, root=tmp_path / "data", smoke=True)
     assert story.open_run(planned, tmp_path / "runs", run) == run
+    with held(run), pytest.raises(ConfigError, match="another command is at work in"):
+        story.train(planned, run, register=False)
+    fewer = replace(planned, patients=planned.patients[1:])
+    with pytest.raises(ConfigError, match="of another selection of patients"):
+        story.open_run(fewer, tmp_path / "runs", run)
     trained = story.train(planned, run, register=False)
     assert verify(run / "bundle") == trained.sha256
     assert {file: file.stat().st_mtime_ns for file in fitted} == fitted
@@ -61,7 +68,7 @@ def test_what_is_no_run_or_another_is_not_taken_up(small_copy, door, tmp_path):
     shutil.rmtree(small_copy.bundle)
     asked = ("train", small_copy.folder, "--root", small_copy.data, "--runs", tmp_path / "runs", "--resume")
     other = door(*asked, small_copy.run)  # without --smoke it is another recipe
-    assert (other.code, "of another recipe or cohort" in other.err) == (4, True)
+    assert (other.code, "of another recipe" in other.err) == (4, True)
     nothing = door(*asked, tmp_path)
     assert (nothing.code, "is not a run" in nothing.err) == (4, True)
     assert not (tmp_path / "runs").exists()

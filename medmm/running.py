@@ -1,0 +1,123 @@
+"""The folder of a run: bound to its recipe and cohort, worked on by one command at a time, tracked once."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from medmm import tracking
+from medmm.errors import ConfigError, OutputError, told
+from medmm.fitting.processes import from_leader, leads
+from medmm.telling import Plan
+
+WORDS = {"recipe": "recipe", "cohort": "cohort or --splits", "patients": "selection of patients (--smoke)"}
+"""What a run is bound to, in the words of its user."""
+
+
+def open_run(planned: Plan, runs: Path, resume: Path | None = None) -> Path:
+    """Return the folder of a run, new or taken up again; a run is bound to its recipe and its patients.
+
+    Of several processes the leader opens it, and the others hear of it.
+
+    Args:
+        runs: folder of all runs.
+        resume: the folder of a run that was stopped.
+
+    Raises:
+        ConfigError: if the run to resume was of another recipe or of other patients.
+        OutputError: if the folder cannot be written.
+    """
+    if not leads():
+        return Path(from_leader(""))
+    opened = _begun(planned, runs) if resume is None else _resumed(planned, resume)
+    return Path(from_leader(str(opened)))
+
+
+def _identity(planned: Plan) -> dict[str, Any]:
+    """Return what the fits of a run depend on; a smoke run takes some of the patients."""
+    patients = sorted(patient.pseudonym for patient in planned.patients)
+    return {
+        "recipe": planned.recipe.model_dump(mode="json"),
+        "cohort": planned.cohort.digest,
+        "patients": hashlib.sha256("\n".join(patients).encode()).hexdigest(),
+    }
+
+
+def _begun(planned: Plan, runs: Path) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    run = runs / f"{planned.recipe.name}-{stamp}-{secrets.token_hex(2)}"
+    make_private(runs)
+    try:
+        run.mkdir(mode=0o700)
+        (run / "run.json").write_text(json.dumps(_identity(planned), indent=1))
+        planned.splits.save(run / "splits.json")
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write to {str(runs)!r}: {told(error)}; choose another --runs") from error
+    return run
+
+
+def _resumed(planned: Plan, run: Path) -> Path:
+    try:
+        begun = json.loads((run / "run.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{run} is not a run: its run.json cannot be read") from error
+    if (run / "bundle").exists():
+        raise ConfigError(f"{run} is finished, and its bundle stays; start anew without --resume")
+    other = [WORDS[key] for key, value in _identity(planned).items() if begun.get(key) != value]
+    if other:
+        raise ConfigError(
+            f"{run} was of another {' and of another '.join(other)}; call it as it was begun, or start anew"
+            " without --resume"
+        )
+    return run
+
+
+def make_private(runs: Path) -> None:
+    """Make the folder of all runs this user's alone: images, splits and tracking lie in it.
+
+    Raises:
+        OutputError: if the folder cannot be written.
+    """
+    try:
+        if not runs.exists():
+            runs.mkdir(parents=True, mode=0o700)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write to {str(runs)!r}: {told(error)}; choose another --runs") from error
+
+
+@contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Keep other commands out of a run's folder, in which both would write the same files.
+
+    The lock ends with the process, however that ends. Where the file system has no locks nothing is held.
+
+    Raises:
+        ConfigError: if another command is at work there.
+    """
+    with (run / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another command is at work in {run}; wait for it or end it, then --resume"
+            ) from None
+        except OSError:
+            pass
+        yield
+
+
+@contextmanager
+def tracked(experiment: str, run: Path) -> Iterator[tracking.Run]:
+    """Track a run, or go on with what was tracked of it before it was stopped."""
+    file = run / "tracking.txt"
+    earlier = file.read_text() if file.exists() else None
+    with tracking.tracked(experiment, run.name, uri=tracking.store(run.parent), run_id=earlier) as found:
+        file.write_text(found.run_id)
+        yield found
