@@ -86,6 +86,7 @@ def test_a_run_that_held_nobody_out_says_so(small_copy):
     file.write_text(file.read_text().replace("held_out: 0.2", "held_out: 0.0"))
     splits = load_splits(small_copy.run / "splits.json")
     everybody = type(splits)(splits.seed, splits.folds, dict.fromkeys(splits.of, ("train", 0)))
+    (small_copy.run / "splits.json").unlink()
     everybody.save(small_copy.run / "splits.json")
     with pytest.raises(DataError, match="held nobody out"):
         opened(small_copy)
