@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,22 +18,28 @@ from medmm.fitting.predicting import placed
 from medmm.fitting.processes import Processes
 from medmm.fitting.steps import ALONE, lonely, undivided
 
+ALIKE = 0.7
+"""Least cosine between the gradients in bfloat16 and in float32: rounding alone leaves 0.87 or more, and
+kernels that are wrong in bfloat16, which oneDNN has for some small maps, 0.2."""
+
 FEWEST = 2
 """Patients that a Cox loss or a batch norm needs in a batch."""
 
 
 def trial(job: Job, fitted: nn.Module, objective: Objective, ours: Processes) -> None:
-    """Run one batch forward, without dropout, augmentation or gradients; no random stream moves.
+    """Run one batch without dropout and augmentation; neither weights nor random streams move.
 
     Raises:
         FittingError: if a batch cannot be cut as asked, is of one patient where more are needed, or the loss
-            of the first one is not finite.
+            of the first one is not finite, or bfloat16 turns its gradient elsewhere.
     """
     _check_cut(job, fitted, objective, ours)
     _check_size(job, fitted, objective)
     first = job.order(0)[: min(job.settings.batch_size, job.settings.micro_batch or len(job.train))]
     try:
         _check_loss(job, objective, first, ours)
+        if job.settings.precision == "bf16":
+            _check_half(job, objective, first, ours)
     except ValueError as error:
         if ALONE not in str(error):
             raise
@@ -85,3 +93,34 @@ def _check_loss(job: Job, objective: Objective, patients: Ints, ours: Processes)
         f"{job.name}: the loss is not finite before the first epoch, since {what} values that are not; look"
         " at its pretrained weights, and for extreme values with `medmm cohort check`"
     )
+
+
+def _check_half(job: Job, objective: Objective, patients: Ints, ours: Processes) -> None:
+    network = job.network
+    training = network.training
+    network.eval()
+    with torch.random.fork_rng(devices=[]):
+        half = _gradient(job, objective, patients, ours, ours.autocast())
+        whole = _gradient(job, objective, patients, ours, nullcontext())
+    network.train(training)
+    alike = float(nn.functional.cosine_similarity(half, whole, dim=0))
+    if not alike >= ALIKE:  # of NaN too
+        raise FittingError(
+            f"{job.name}: the gradient of the first batch points elsewhere in bfloat16 than in float32"
+            f" (cosine {alike:.2f}, at least {ALIKE} wanted); take fitting.precision float32, or another size"
+            " of image"
+        )
+
+
+def _gradient(
+    job: Job, objective: Objective, patients: Ints, ours: Processes, precision: AbstractContextManager[Any]
+) -> torch.Tensor:
+    """Return the gradient of the patients' loss by the network's weights, as one vector in float32."""
+    values, present = job.inputs.batch(patients)
+    present = present.to(ours.device)
+    with precision:
+        embedded = job.network.embed({n: placed(x, ours.device) for n, x in values.items()}, present)
+        logits = job.network.fuse(embedded, present)
+    weights = [weight for weight in job.network.parameters() if weight.requires_grad]
+    found = torch.autograd.grad(objective(logits.float(), job.labels[patients]), weights, allow_unused=True)
+    return torch.cat([one.float().flatten() for one in found if one is not None])
