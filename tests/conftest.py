@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -191,3 +192,46 @@ def door(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return Said(int(done.value.code or 0), printed.out, printed.err)
 
     return run
+
+
+class Machines:
+    """A head and a second machine, each a Ray node of its own on this computer."""
+
+    def __init__(self) -> None:
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ["PYTHONPATH"] = str(REPOSITORY)
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+        )
+        self.second: Any = None
+        self.address: str = self.cluster.address
+
+    def whole(self) -> None:
+        """Start the second machine where it is not, or a test has ended it."""
+        if self.second is None:
+            self.second = self.cluster.add_node(num_cpus=1)
+            self.cluster.wait_for_nodes()
+
+    def logs(self) -> str:
+        folder = Path(self.cluster.head_node.get_logs_dir_path())
+        return "".join(file.read_text(errors="replace") for file in folder.rglob("*") if file.is_file())
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Machines]:
+    """One Ray for all tests of the group "cluster"."""
+    pytest.importorskip("ray", reason="no ray: pip install 'medmm[cluster]'")
+    before = os.environ.get("PYTHONPATH")
+    made = Machines()
+    yield made
+    made.cluster.shutdown()
+    os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+
+
+@pytest.fixture
+def machines(ray_cluster: Machines) -> Machines:
+    """The two machines, both up."""
+    ray_cluster.whole()
+    return ray_cluster

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from medmm.cluster import mapped, together
@@ -62,36 +60,6 @@ def test_an_address_that_is_none_is_said_within_seconds(address, said):
     assert time.monotonic() - began < 20
 
 
-class Machines:
-    """A head and a second machine, each a Ray node of its own on this computer."""
-
-    def __init__(self) -> None:
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ["PYTHONPATH"] = str(REPOSITORY)
-        from ray.cluster_utils import Cluster
-
-        self.cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
-        )
-        self.second = self.cluster.add_node(num_cpus=1)
-        self.cluster.wait_for_nodes()
-        self.address: str = self.cluster.address
-
-    def logs(self) -> str:
-        folder = Path(self.cluster.head_node.get_logs_dir_path())
-        return "".join(file.read_text(errors="replace") for file in folder.rglob("*") if file.is_file())
-
-
-@pytest.fixture(scope="module")
-def machines() -> Iterator[Machines]:
-    pytest.importorskip("ray", reason="no ray: pip install 'medmm[cluster]'")
-    before = os.environ.get("PYTHONPATH")
-    made = Machines()
-    yield made
-    made.cluster.shutdown()
-    os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
-
-
 @real
 @ray_warns
 def test_what_a_worker_does_is_what_is_done_here(machines):
@@ -135,6 +103,30 @@ def test_two_machines_fit_one_network_to_the_weights_that_torchrun_gives(machine
             assert weights[name] == pytest.approx(value.flatten().tolist(), abs=1e-6), name
     with pytest.raises(ClusterError, match="9 processes need a core each, and the cluster has 2"):
         together(os.getpid, processes=9, address=machines.address)
+
+
+@real
+@ray_warns
+def test_trials_side_by_side_are_those_of_one_process(machines, tmp_path, written):
+    from tests.fitting.test_search import SPACE, ended, pipeline, searcher
+
+    search = f"{{space: {SPACE}, trials: 2, folds: 2, together: 2}}"
+    here = searcher(pipeline(tmp_path / "here", written, search))
+    there = searcher(pipeline(tmp_path / "there", written, search), address=machines.address)
+    everybody = np.arange(len(here.variants.problem.labels))
+    here(everybody, "refit")
+    there(everybody, "refit")
+    assert ended(there.found["refit"].trials) == ended(here.found["refit"].trials)
+
+
+@real
+@ray_warns
+def test_the_door_writes_the_same_bytes(machines, small_run, tmp_path, door):
+    asked = ("score", small_run.bundle, "--cohort", small_run.data, "--root", small_run.data, "--out")
+    assert door(*asked, tmp_path / "here.jsonl").code == 0
+    there = door(*asked, tmp_path / "there.jsonl", "--cluster", machines.address)
+    assert there.code == 0, there.err
+    assert (tmp_path / "there.jsonl").read_bytes() == (tmp_path / "here.jsonl").read_bytes()
 
 
 @real
@@ -186,18 +178,3 @@ def test_an_interrupt_ends_what_is_under_way(tmp_path):
     assert process.wait(timeout=40) != 0
     assert list(tmp_path.glob("began-*"))
     assert not list(tmp_path.glob("ended-*"))
-
-
-@real
-def test_the_door_writes_the_same_bytes(small_run, tmp_path, door):
-    pytest.importorskip("ray", reason="no ray: pip install 'medmm[cluster]'")
-    command = [sys.executable, "-m", "medmm", "score", small_run.bundle, "--cohort", small_run.data,
-               "--root", small_run.data, "--out"]  # fmt: skip
-    here = door(*command[3:], tmp_path / "here.jsonl")
-    assert here.code == 0, here.err
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    there = [*map(str, command), str(tmp_path / "there.jsonl"), "--cluster", "local"]
-    done = subprocess.run(there, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "there.jsonl").read_bytes() == (tmp_path / "here.jsonl").read_bytes()
-    shutil.rmtree(tmp_path)

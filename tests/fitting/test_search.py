@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +20,7 @@ from medmm.fitting.assemble import assemble
 from medmm.fitting.search import Searcher, Trial
 from medmm.fitting.variants import Variants
 from medmm.recipe import load_recipe
-from tests.conftest import REPOSITORY, TABLES_RECIPE
+from tests.conftest import TABLES_RECIPE
 
 pytestmark = pytest.mark.xdist_group("search")
 
@@ -204,22 +202,3 @@ def test_a_run_searches_each_fold_and_everybody_and_says_so(tmp_path, written, d
     assert all("value" in child.data.metrics for child in children)
     scored = door("score", run / "bundle", "--cohort", folder / "data", "--root", folder / "data")
     assert scored.code == 0, scored.err
-
-
-@pytest.mark.service
-def test_trials_side_by_side_are_those_of_one_process(tmp_path, written):
-    pytest.importorskip("ray", reason="no ray: pip install 'medmm[cluster]'")
-    search = f"{{space: {SPACE}, trials: 2, folds: 2, together: 2}}"
-    here = searcher(pipeline(tmp_path / "here", written, search))
-    here(np.arange(len(here.variants.problem.labels)), "refit")
-    folder = pipeline(tmp_path / "there", written, search)
-    command = [sys.executable, "-m", "medmm", "search", str(folder), "--root", str(folder / "data"),
-               "--runs", str(folder / "runs"), "--cluster", "local"]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    journals = next(folder.glob("runs/*/search"))
-    there = replace(here, journals=journals, found={})
-    there(np.arange(len(here.variants.problem.labels)), "refit")
-    assert ended(there.found["refit"].trials) == ended(here.found["refit"].trials)
-    shutil.rmtree(folder)
