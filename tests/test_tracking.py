@@ -271,16 +271,20 @@ def server(tmp_path: Path) -> Iterator[str]:
         start_new_session=True,
     )
     try:
-        for _ in range(120):
+        answers = False
+        deadline = time.monotonic() + 240  # it makes its database first, which a busy machine does slowly
+        while not answers and process.poll() is None and time.monotonic() < deadline:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
-                break
+                answers = True
             except OSError:
                 time.sleep(0.5)
+        assert answers, f"no server came up; it ended with {process.poll()}"
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=20)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=60)
 
 
 @pytest.mark.service
