@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -19,6 +20,9 @@ from medmm.telling import Plan
 
 WORDS = {"recipe": "recipe", "cohort": "cohort or --splits", "patients": "selection of patients (--smoke)"}
 """What a run is bound to, in the words of its user."""
+
+WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
+"""What a file system that has no locks says to who asks for one."""
 
 
 def open_run(planned: Plan, runs: Path, resume: Path | None = None) -> Path:
@@ -108,8 +112,9 @@ def held(run: Path) -> Iterator[None]:
             raise ConfigError(
                 f"another command is at work in {run}; wait for it or end it, then --resume"
             ) from None
-        except OSError:
-            pass
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
         yield
 
 

@@ -13,8 +13,10 @@ from medmm.cli.options import (
     Cluster,
     CohortOption,
     Pipeline,
+    Resume,
     Root,
     Runs,
+    Splits,
     subjects_asked,
     where,
 )
@@ -61,10 +63,8 @@ def train(
     pipeline: Pipeline,
     root: Root = None,
     runs: Runs = Path("runs"),
-    resume: Annotated[Path | None, typer.Option(help="Take up a run that was stopped.")] = None,
-    splits: Annotated[
-        Path | None, typer.Option(help="splits.json of `medmm cohort split` or of another run.")
-    ] = None,
+    resume: Resume = None,
+    splits: Splits = None,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -134,10 +134,8 @@ def launch(
     cluster: Annotated[str, typer.Option(help="Address of a Ray cluster (host:port), or local.")],
     root: Root = None,
     runs: Runs = Path("runs"),
-    resume: Annotated[Path | None, typer.Option(help="Take up a run that was stopped.")] = None,
-    splits: Annotated[
-        Path | None, typer.Option(help="splits.json of `medmm cohort split` or of another run.")
-    ] = None,
+    resume: Resume = None,
+    splits: Splits = None,
 ) -> None:
     """Train with several processes on the machines of a Ray cluster, as `train` does with one."""
     from medmm import launch as story
@@ -194,9 +192,7 @@ def pretrain(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the pretrained encoders.")],
     root: Root = None,
     runs: Runs = Path("runs"),
-    splits: Annotated[
-        Path | None, typer.Option(help="splits.json of `medmm cohort split` or of another run.")
-    ] = None,
+    splits: Splits = None,
 ) -> None:
     """Let encoders learn from the training split without its labels, as the recipe's `pretraining` says.
 
