@@ -25,7 +25,7 @@ env: .venv/.ready
 
 demo: env
 	$(BIN)/medmm demo
-	@echo "         source $(BIN)/activate   (first: it puts medmm and mlflow on the path)"
+	@echo "first    source $(BIN)/activate   (puts the medmm and mlflow of these lines on the path)"
 
 test: env
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup $(PYTEST_ARGS)

@@ -14,24 +14,10 @@ from medmm.fitting.crossval import OutOfFold
 from medmm.fitting.judgement import Judgement, judge
 from medmm.fitting.promotion import decide
 from medmm.recipe import Folds, Promotion, Recipe
+from tests.fitting.made_recipe import recipe
 
 COUNT = 200
 NAMES, IMAGES = ["film", "records"], ["film"]
-
-
-def recipe(**more: object) -> Recipe:
-    return Recipe.model_validate(
-        {
-            "name": "made",
-            "question": "?",
-            "intended_use": "a test",
-            "cohort": "x",
-            "outcome": "ill",
-            "modalities": {"film": {"kind": "image"}, "records": {"kind": "records"}},
-            "comparison": {"resamples": 200},
-            **more,
-        }
-    )
 
 
 def made(seed: int = 0, gain: float = 1.0) -> tuple[OutOfFold, np.ndarray, np.ndarray]:

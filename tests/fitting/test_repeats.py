@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,26 +14,14 @@ from medmm.fitting.choosing import weigh
 from medmm.fitting.crossval import OutOfFold
 from medmm.fitting.judgement import Judgement, judge
 from medmm.fitting.repeats import notice, over_repeats
-from medmm.recipe import Recipe
+from tests.fitting.made_recipe import recipe as made_recipe
 
 COUNT, NAMES, IMAGES = 120, ["film", "records"], ["film"]
 LABELS = (np.arange(COUNT) % 3 == 0).astype(float)
 PRESENT = np.stack([np.arange(COUNT) % 4 > 0, np.ones(COUNT, bool)], axis=1)
 
 
-def recipe() -> Recipe:
-    return Recipe.model_validate(
-        {
-            "name": "made",
-            "question": "?",
-            "intended_use": "a test",
-            "cohort": "x",
-            "outcome": "ill",
-            "modalities": {"film": {"kind": "image"}, "records": {"kind": "records"}},
-            "comparison": {"resamples": 400},
-            "threshold": {"sensitivity": 0.8},
-        }
-    )
+recipe = partial(made_recipe, comparison={"resamples": 400}, threshold={"sensitivity": 0.8})
 
 
 def once(seed: int) -> OutOfFold:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,25 +13,12 @@ from medmm.evaluation.paired import delong_difference
 from medmm.fitting.choosing import weigh
 from medmm.fitting.crossval import OutOfFold
 from medmm.fitting.routing import PER_CLASS, ROUTED, Routing, route
-from medmm.recipe import Recipe
+from tests.fitting.made_recipe import recipe as made_recipe
 
 NAMES = ["film", "records"]
 
 
-def recipe(**more: object) -> Recipe:
-    return Recipe.model_validate(
-        {
-            "name": "made",
-            "question": "?",
-            "intended_use": "a test",
-            "cohort": "x",
-            "outcome": "ill",
-            "modalities": {"film": {"kind": "image"}, "records": {"kind": "records"}},
-            "comparison": {"resamples": 200, "fusions": ["late_mean"]},
-            "routing": "never_worse",
-            **more,
-        }
-    )
+recipe = partial(made_recipe, comparison={"resamples": 200, "fusions": ["late_mean"]}, routing="never_worse")
 
 
 def made(gain: float, *, patients: int = 400, repeats: int = 1, events: float = 0.3):
