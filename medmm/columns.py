@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 Role = Literal["input", "subgroup", "key", "time", "outcome", "never"]
 Kind = Literal["number", "category", "ordinal", "date", "flag", "text"]
+Scale = Literal["linear", "log"]
 Summary = Literal["last", "first", "min", "max", "mean", "count", "slope", "time_since_last"]
 
 
@@ -66,6 +67,7 @@ class FieldSpec(Named):
     """One clinical field with at most one value per patient: a column of a wide table, or found by events.
 
     Attributes:
+        scale: on which a model sees a number; ``log`` for what ranges over magnitudes.
         event: the code of the events that it is read from, instead of a column: the last one known at the
             prediction time. A flag is "yes" where there is one that has no value of its own.
         window_days: how far back such an event may lie; None for any time.
@@ -80,6 +82,7 @@ class FieldSpec(Named):
     reference: Range | None = None
     missing_codes: Words = ()
     levels: Words = ()
+    scale: Scale = "linear"
     event: str | None = None
     window_days: Annotated[float, Field(gt=0)] | None = None
     absent: str | None = None
@@ -92,6 +95,8 @@ class FieldSpec(Named):
             raise ValueError("`window_days` and `absent` speak of events; name their code as `event`")
         if self.age_from is not None and (self.kind != "number" or self.event is not None):
             raise ValueError("`age_from` makes a field of kind `number`, and takes the place of `event`")
+        if self.scale != "linear" and self.kind != "number":
+            raise ValueError("a `scale` is of a field of kind `number`")
         if self.role == "never" and not self.why:
             raise ValueError("a column that is never used says `why`")
         if self.kind == "ordinal" and len(self.levels) < 2:
@@ -106,6 +111,7 @@ class ResultSpec(Named):
         limits: the limits of detection in the declared unit, taken for a recorded "-inf" or "inf".
         summary: what becomes of the results in the window: ``slope`` is the least-squares slope in units per
             day (missing below two times), ``time_since_last`` is in days; an empty list for none.
+        scale: on which a model sees the values; ``log`` for what ranges over magnitudes.
         series: whether all results in the window also go, one by one, to the block ``series``.
     """
 
@@ -120,7 +126,7 @@ class ResultSpec(Named):
     summary: Summary | tuple[Summary, ...] = "last"
     series: bool = False
     window_days: Annotated[float, Field(gt=0)] | None = None
-    scale: Literal["linear", "log"] = "linear"
+    scale: Scale = "linear"
     missing_codes: Words = ()
     why: str | None = None
 

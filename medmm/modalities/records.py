@@ -29,6 +29,7 @@ class Records(Table):
                 unit=spec.unit,
                 reference=spec.reference,
                 levels=spec.levels,
+                log=spec.scale == "log",
             )
             for name, spec in self.declaration.items()
             if isinstance(spec, FieldSpec) and spec.role == "input"

@@ -109,6 +109,29 @@ def test_an_answered_draft_joins(tmp_path: Path) -> None:
     assert cohort.flow.results.parts == {"used": 40, "never": 40}
 
 
+def test_what_ranges_over_magnitudes_is_drafted_on_a_logarithmic_scale(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data = tmp_path / "data"
+    data.mkdir()
+    ages, sizes, shifts = rng.normal(60, 10, 200), rng.lognormal(0, 1, 200), rng.lognormal(0, 1, 200)
+    rows = [
+        f"P{n:03d},{a:.1f},{s:.3f},{-x:.2f},{n % 4}"
+        for n, (a, s, x) in enumerate(zip(ages, sizes, shifts, strict=True))
+    ]
+    (data / "records.csv").write_text("\n".join(["patient_id,age,size_mm,shift,parity", *rows]) + "\n")
+    results = ["patient_id,code,name,value,unit"]
+    for n in range(200):
+        results.append(f"P{n:03d},1988-5,CRP,<{rng.lognormal(2, 1.2):.1f},mg/L")
+        results.append(f"P{n:03d},2951-2,Sodium,{rng.normal(140, 4):.1f},mmol/L")
+    (data / "results.csv").write_text("\n".join(results) + "\n")
+    draft(data, tmp_path / "mine")
+    spec = _answered(tmp_path / "mine" / "cohort.yaml")
+    fields = {name: block.get("scale") for name, block in spec["records"]["fields"].items()}
+    assert fields == {"age": None, "size_mm": "log", "shift": None, "parity": None}
+    found = {name: block.get("scale") for name, block in spec["biomarkers"]["results"].items()}
+    assert found == {"crp": "log", "sodium": None}
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     data, out = _folder(tmp_path), tmp_path / "mine"
     draft(data, out)

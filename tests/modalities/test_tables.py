@@ -142,6 +142,22 @@ def test_a_log_scale_is_logarithmic_and_free_of_the_unit() -> None:
     assert zero < half < four
 
 
+def test_a_number_among_the_records_may_be_logarithmic_too() -> None:
+    def spread(**scale: str) -> list[float]:
+        fields = {"size": FieldSpec.model_validate({"role": "input", "kind": "number", **scale})}
+        block = Records("records", TableSettings(), fields)
+        train = [{"size": cell(value)} for value in (1.0, 10.0, 100.0)]
+        fitted = block.fit(train)
+        return [column(fitted, fitted.transform(r), "size") for r in train]
+
+    one, ten, hundred = spread(scale="log")
+    assert (hundred - ten) == pytest.approx(ten - one, rel=0.4)
+    one, ten, hundred = spread()
+    assert (hundred - ten) == pytest.approx(10 * (ten - one))
+    with pytest.raises(ValueError, match="a `scale` is of a field of kind `number`"):
+        FieldSpec.model_validate({"role": "input", "kind": "category", "scale": "log"})
+
+
 @pytest.mark.parametrize("value", [Value(math.inf, comparator=">"), Value(None, comparator=">")])
 def test_a_limit_that_is_not_known_enters_at_the_edge_of_the_training_range(value: Value) -> None:
     fitted = records().fit(TRAIN)

@@ -26,7 +26,10 @@ FEW_WORDS = 20
 FEW_OTHERS = 3
 """A column of numbers and at most so many other words is a number with words for "missing"."""
 _DIGITS = r"(([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]*)?|\.[0-9]+)"
-_NUMBER = rf"[<>]?=? ?[+-]?{_DIGITS}([eE][+-]?[0-9]+)?( ?[HLNA]{{1,2}})?|[+-]?inf"
+UNSIGNED = rf"{_DIGITS}([eE][+-]?[0-9]+)?"
+"""A number in a cell, without its sign, as a regular expression."""
+NUMBER = rf"[<>]?=? ?[+-]?{UNSIGNED}( ?[HLNA]{{1,2}})?|[+-]?inf"
+"""A cell that reads as a number: perhaps a comparator before, a flag behind it."""
 _DATE = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?"
 _OTHER_DATE = (
     r"(\d{1,2}[./-](\d{1,2}|[A-Za-z]{3})[./-]\d{2,4}|\d{4}[./]\d{1,2}[./]\d{1,2})([T ]+\d{1,2}:\d{2}.*)?"
@@ -185,7 +188,7 @@ def words_of(
 def _sheet(engine: Engine, root: Path, name: str) -> Sheet:
     table = open_table(engine, root, name)
     measures = "".join(
-        f", count({c}), count(DISTINCT {c}), count({c}) FILTER (regexp_full_match({c}, '{_NUMBER}')),"
+        f", count({c}), count(DISTINCT {c}), count({c}) FILTER (regexp_full_match({c}, '{NUMBER}')),"
         f" count({c}) FILTER (regexp_full_match({c}, '{_DATE}')),"
         f" count({c}) FILTER (regexp_full_match({c}, '{_DATE}') AND length({c}) > 10),"
         f" count({c}) FILTER (regexp_full_match({c}, '{_OTHER_DATE}')),"
@@ -213,7 +216,7 @@ def _sheet(engine: Engine, root: Path, name: str) -> Sheet:
 def _others(engine: Engine, column: str, relation: str) -> list[tuple[str, int]]:
     """Return the words of a column that are no numbers, with their counts; one more than are of use."""
     cell = f"(SELECT trim({quoted(column)}) AS w FROM {relation}) WHERE w <> ''"
-    rest = f"{cell} AND NOT regexp_full_match(w, '{_NUMBER}') GROUP BY w ORDER BY w LIMIT {FEW_OTHERS + 1}"
+    rest = f"{cell} AND NOT regexp_full_match(w, '{NUMBER}') GROUP BY w ORDER BY w LIMIT {FEW_OTHERS + 1}"
     return [(word, int(count)) for word, count in engine.rows(f"SELECT w, count(*) FROM {rest}")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from medmm.catalogue import Entry, by_code, by_name
@@ -11,9 +12,15 @@ from medmm.cohort.draft.guess import Line, Parts
 from medmm.cohort.draft.images import blocks, image_block
 from medmm.cohort.draft.lines import Lines, flow, line_of
 from medmm.cohort.draft.profile import Column, Sheet, Survey, words_of
+from medmm.cohort.draft.spread import skewed_columns, skewed_groups
 from medmm.errors import DataError
 from medmm.planning.fingerprint import ImagePrint
 from medmm.units import check_unit, factor
+
+PARTS = ("code", "name", "unit")
+"""What tells one result from another, and its numbers from those in another unit."""
+LOG = {"scale": "log"}
+"""What is drafted for numbers that range over magnitudes."""
 
 
 def cohort_text(survey: Survey, parts: Parts, prints: Mapping[str, ImagePrint], name: str) -> str:
@@ -107,9 +114,12 @@ def _records(survey: Survey, parts: Parts, time: str | None) -> Lines:
     yield "records:"
     yield line_of(1, "table", parts.records.name)
     yield "  fields:"
-    for name, column in parts.records.columns.items():
-        if name not in (survey.id, time):
-            yield _drafted(2, name, guess.field(column))
+    columns = parts.records.columns.items()
+    lines = {name: guess.field(column) for name, column in columns if name not in (survey.id, time)}
+    numbers = [name for name, line in lines.items() if line.value.get("kind") == "number"]
+    skewed = skewed_columns(survey.root, parts.records.name, numbers)
+    for name, line in lines.items():
+        yield _drafted(2, name, replace(line, value=line.value | LOG) if name in skewed else line)
     yield ""
 
 
@@ -133,9 +143,17 @@ def _biomarkers(survey: Survey, parts: Parts, *, dated: bool) -> Lines:
         yield line_of(1, "undated", "refuse", question)
     yield "  results:"
     named: set[str] = set()
+    present = [part for part in PARTS if part in columns]
+    groups = skewed_groups(survey.root, sheet.name, columns["value"], [columns[part] for part in present])
+    skewed = {
+        (cell.get("code", "") or cell.get("name", ""), cell.get("unit", ""))
+        for cell in (dict(zip(present, words, strict=True)) for words in groups)
+    }
     for (code, name), units in _results(survey, sheet, columns).items():
         key = _unused(guess.slug(name or code).lower(), named)
-        yield _drafted(2, key, _result(code, name, units))
+        line = _result(code, name, units)
+        logs = line.value["role"] == "input" and (code or name, next(iter(units))) in skewed
+        yield _drafted(2, key, replace(line, value=line.value | LOG) if logs else line)
     yield ""
 
 
@@ -143,8 +161,8 @@ def _results(
     survey: Survey, sheet: Sheet, columns: Mapping[str, str]
 ) -> dict[tuple[str, str], dict[str, int]]:
     """Return the units, with their counts, of each result: by code, or by name where it has none."""
-    asked = [columns[part] for part in ("code", "name", "unit") if part in columns]
-    present = [part for part in ("code", "name", "unit") if part in columns]
+    present = [part for part in PARTS if part in columns]
+    asked = [columns[part] for part in present]
     found: dict[tuple[str, str], dict[str, int]] = {}
     names: dict[str, str] = {}
     for words, count in words_of(survey.root, sheet.name, asked):
