@@ -1,4 +1,8 @@
-"""The folder of a run: bound to its recipe and cohort, worked on by one command at a time, tracked once."""
+"""The folder of a run: bound to its recipe, cohort and version, worked on by one command at a time.
+
+A run is finished once its page is written and it is tracked, which ``finished.json`` says. One that was
+killed after its bundle was sealed keeps that bundle, and the rest is done when it is taken up again.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,21 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from medmm import tracking
 from medmm.errors import ConfigError, OutputError, told
 from medmm.fitting.processes import from_leader, leads
+from medmm.report.page import write_page
 from medmm.telling import Plan
 
 WORDS = {"recipe": "recipe", "cohort": "cohort or --splits", "patients": "selection of patients (--smoke)"}
 """What a run is bound to, in the words of its user."""
+
+FINISHED = "finished.json"
+"""Says of a run that nothing is left to do, and which bundle it made."""
 
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
 """What a file system that has no locks says to who asks for one."""
@@ -35,7 +44,8 @@ def open_run(planned: Plan, runs: Path, resume: Path | None = None) -> Path:
         resume: the folder of a run that was stopped.
 
     Raises:
-        ConfigError: if the run to resume was of another recipe or of other patients.
+        ConfigError: if the run to resume is finished, or was of another recipe, of other patients or of
+            another version of medmm.
         OutputError: if the folder cannot be written.
     """
     if not leads():
@@ -60,7 +70,7 @@ def _begun(planned: Plan, runs: Path) -> Path:
     make_private(runs)
     try:
         run.mkdir(mode=0o700)
-        (run / "run.json").write_text(json.dumps(_identity(planned), indent=1))
+        (run / "run.json").write_text(json.dumps({"medmm": version("medmm")} | _identity(planned), indent=1))
         planned.splits.save(run / "splits.json")
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write to {str(runs)!r}: {told(error)}; choose another --runs") from error
@@ -72,7 +82,7 @@ def _resumed(planned: Plan, run: Path) -> Path:
         begun = json.loads((run / "run.json").read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{run} is not a run: its run.json cannot be read") from error
-    if (run / "bundle").exists():
+    if (run / FINISHED).exists():
         raise ConfigError(f"{run} is finished, and its bundle stays; start anew without --resume")
     other = [WORDS[key] for key, value in _identity(planned).items() if begun.get(key) != value]
     if other:
@@ -80,7 +90,26 @@ def _resumed(planned: Plan, run: Path) -> Path:
             f"{run} was of another {' and of another '.join(other)}; call it as it was begun, or start anew"
             " without --resume"
         )
+    if begun.get("medmm") != version("medmm"):
+        raise ConfigError(
+            f"{run} was begun by medmm {begun.get('medmm', 'of an earlier time')}, and this is"
+            f" {version('medmm')}, which may fit otherwise; take that version, or start anew without --resume"
+        )
     return run
+
+
+def sealed(run: Path) -> bool:
+    """Tell whether a run has its bundle already: it was stopped before its page or its tracking was done."""
+    return (run / "bundle").exists()
+
+
+def finish(run: Path, sha256: str) -> None:
+    """Write down that nothing of a run is left to do.
+
+    Args:
+        sha256: of its bundle.
+    """
+    write_page(json.dumps({"bundle_sha256": sha256}) + "\n", run / FINISHED)
 
 
 def make_private(runs: Path) -> None:

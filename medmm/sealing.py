@@ -139,9 +139,10 @@ def seal(
         metrics |= fused.to_json() | (chosen.to_json() if chosen else {})
         metrics["submodels"] = {name: one.to_json() for name, one in sealed.items()}
         _write_plain(folder, sealing, description, metrics)
-    populations = {"population": fused.whole}
-    populations |= {f"population-{name}": one.whole for name, one in sealed.items()}
-    _keep_local(run / "local", populations, problem, judgements, out_of_fold)
+        populations = {"population": fused.whole}
+        populations |= {f"population-{name}": one.whole for name, one in sealed.items()}
+        # Before the bundle takes its place: where there is a bundle, nothing of it is left to write.
+        _keep_local(run / "local", populations, problem, judgements, out_of_fold)
     return bundle.verify(run / "bundle")
 
 

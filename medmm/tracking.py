@@ -2,7 +2,8 @@
 
 Everything that arrives here is a plain value, and leaves for a place that others read. So no tag is set
 automatically (MLflow would record the user's name and the script's path), a data set is its digest, and
-a parameter that could be a path or a sentence is withheld. No patient's id may be passed to this room.
+a parameter that could be a path or a sentence is withheld (:mod:`medmm.withheld`). No patient's id may be
+passed to this room.
 
 The model in the registry is our own bundle beside a few lines of code that load it through medmm, after
 its manifest has been verified. Nothing is pickled, and :func:`fetch_bundle` runs none of that code.
@@ -24,20 +25,14 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from medmm.errors import BundleError, ConfigError, OutputError
+from medmm.withheld import flattened, plain, safe_name, shown
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 METRICS_PER_BATCH, PARAMS_PER_BATCH = 1000, 100
 """Limits of one ``log_batch`` request (MLflow REST API)."""
 
-WITHHELD = "withheld"
-"""Stands for a parameter that might name a path or a person."""
-
-_WORD = re.compile(r"[\w.,:;+*()\[\]{}<>=%'\" -]{0,120}")
-_SENTENCE = re.compile(r"(?:[^\W\d_]{2,}[ ,;:]+){3}[^\W\d_]{2,}")
-_UNSAFE_IN_NAME = re.compile(r"[^\w./ -]")
 _ARTIFACT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 _BUNDLE, _MODEL = "artifacts/bundle", "model"
 
@@ -55,10 +50,10 @@ class Run:
         self.run_id = run_id
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Record settings; nested mappings become dotted names, doubtful values :data:`WITHHELD`."""
+        """Record settings; nested mappings become dotted names, doubtful values withheld."""
         from mlflow.entities import Param
 
-        entries = [Param(_name(key), _plain(value)) for key, value in _flattened(values)]
+        entries = [Param(safe_name(key), plain(value)) for key, value in flattened(values)]
         for chunk in _chunks(entries, PARAMS_PER_BATCH):
             self._batch(params=chunk)
 
@@ -97,12 +92,12 @@ class Run:
         """
         from mlflow.entities import Dataset, DatasetInput
 
-        entry = Dataset(name=_name(name), digest=digest[:36], source_type="digest", source="{}")
+        entry = Dataset(name=safe_name(name), digest=digest[:36], source_type="digest", source="{}")
         with _explained():
             self._client.log_inputs(self.run_id, [DatasetInput(entry)])
 
     def register(self, bundle: Path, model_name: str, alias: str) -> str:
-        """Keep a bundle as a model of this run, register it, and point the alias to it.
+        """Keep a bundle as a model of this run, register it once, and point the alias to it.
 
         Args:
             bundle: folder of a sealed bundle.
@@ -121,7 +116,13 @@ class Run:
             self._client.log_artifacts(self.run_id, str(folder), _MODEL)
             source = f"{self._client.get_run(self.run_id).info.artifact_uri}/{_MODEL}"
             _register_name(self._client, model_name)
-            made = self._client.create_model_version(model_name, source, run_id=self.run_id)
+            of_this_run = f"name = '{model_name}' and run_id = '{self.run_id}'"
+            earlier = self._client.search_model_versions(of_this_run)  # before it was stopped
+            made = (
+                earlier[0]
+                if earlier
+                else self._client.create_model_version(model_name, source, run_id=self.run_id)
+            )
             self._client.set_registered_model_alias(model_name, alias, made.version)
             return str(made.version)
 
@@ -137,7 +138,12 @@ class Run:
     def child(
         self, name: str, params: Mapping[str, Any], steps: Sequence[float], state: str, reason: str = ""
     ) -> None:
-        """Record a run inside this one, as it ended: a trial with its settings and its value step by step."""
+        """Record a run inside this one, as it ended: a trial with its settings and its value step by step.
+
+        One that has been recorded is not recorded again; what a kill left half recorded is deleted.
+        """
+        if self._recorded(name):
+            return
         tags = {"mlflow.parentRunId": self.run_id, "state": state}
         with _explained():
             of = self._client.get_run(self.run_id).info.experiment_id
@@ -148,16 +154,27 @@ class Run:
             inside.text("reason", reason)
         _end(self._client, inside.run_id, "FAILED" if state == "failed" else "FINISHED")
 
+    def _recorded(self, name: str) -> bool:
+        """Tell whether a run inside this one has been recorded whole; delete it where it was begun alone."""
+        with _explained():
+            of = self._client.get_run(self.run_id).info.experiment_id
+            asked = f"tags.mlflow.parentRunId = '{self.run_id}' and attributes.run_name = '{name}'"
+            found = self._client.search_runs([of], asked)
+            for run in found:
+                if run.info.status == "RUNNING":
+                    self._client.delete_run(run.info.run_id)
+        return any(run.info.status != "RUNNING" for run in found)
+
     def tag(self, name: str, value: str) -> None:
         """Tag the run with a word; the caller vouches that it speaks of no patient."""
         with _explained():
-            self._client.set_tag(self.run_id, _name(name), _plain(value))
+            self._client.set_tag(self.run_id, safe_name(name), plain(value))
 
     def _metrics(self, values: Iterable[tuple[str, float, int]]) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        entries = [Metric(_name(name), float(value), now, step) for name, value, step in values]
+        entries = [Metric(safe_name(name), float(value), now, step) for name, value, step in values]
         for chunk in _chunks(entries, METRICS_PER_BATCH):
             self._batch(metrics=chunk)
 
@@ -166,7 +183,7 @@ class Run:
             self._client.log_batch(self.run_id, **entities)
 
     def _file(self, name: str, content: bytes) -> None:
-        place = Path(_name(name))
+        place = Path(safe_name(name))
         if place.is_absolute() or ".." in place.parts:
             raise AssertionError("an artifact's name is relative and stays inside its run")
         with _explained(), tempfile.TemporaryDirectory() as scratch:
@@ -363,37 +380,11 @@ def _explained(uri: str | None = None) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, OSError, ValueError) as error:
         if isinstance(error, (BundleError, ConfigError, OutputError)):
             raise
-        where = f" {_shown(uri)}" if uri else ""
+        where = f" {shown(uri)}" if uri else ""
         raise OutputError(
             f"the tracking store{where} failed ({type(error).__name__});"
             f" check {URI_VARIABLE} and that it is up and writable"
         ) from error
-
-
-def _shown(uri: str) -> str:
-    """Return a URI without user and password."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
-
-
-def _flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, os.PathLike):
-        return WITHHELD
-    text = str(value)
-    return text if _WORD.fullmatch(text) and not _SENTENCE.search(text) else WITHHELD
-
-
-def _name(name: str) -> str:
-    """Return a name in the characters that every store allows."""
-    return _UNSAFE_IN_NAME.sub("_", name)[:250]
 
 
 def _chunks(entries: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from medmm import choosing, running, searching, tracking
 from medmm.arrays import Ints
+from medmm.bundle import verify
 from medmm.cluster import joined
 from medmm.cohort.access import open_cohort
 from medmm.cohort.link import Cohort
@@ -123,7 +124,8 @@ def train(
 
     Args:
         planned: from :func:`plan`.
-        run: the folder of this run, from :func:`open_run`; finished fits in it are not repeated.
+        run: the folder of this run, from :func:`open_run`; finished fits in it are not repeated, and a bundle
+            that was sealed before the run was stopped stays.
         register: whether the model is registered under the recipe's name.
         jobs: splits that are fitted at a time, each on one thread; without it one, on as many threads as
             torch takes. Any number of jobs gives the same bits; another number of threads does not.
@@ -133,6 +135,7 @@ def train(
     Raises:
         ConfigError: if another command is at work in the run.
         FittingError: if training cannot go on.
+        BundleError: if the run was taken up and its sealed bundle is not what was written.
     """
     with _at_work(planned, run, jobs, cluster) as tracked:
         problem = _problem(planned, run, progress)
@@ -142,12 +145,13 @@ def train(
         out_of_fold = repeat(replace(problem, searched=search), planned.folds, planned.more, jobs=jobs)
         worst = _red_team(planned, run, tracked) if register else None  # no smoke run
         choice = choosing.choose(problem, out_of_fold, worst_finding=worst)
-        from_leader(json.dumps(shipped(choice)))
+        sealed = running.sealed(run)
+        from_leader(json.dumps(None if sealed else shipped(choice)))
         if search is not None:
             problem = search(np.arange(len(planned.patients)), FINAL)
             choice = replace(choice, search=search.to_json())
             notices += tuple(search.sentences())
-        sha256 = _sealed(planned, problem, run, out_of_fold, choice)
+        sha256 = verify(run / "bundle") if sealed else _sealed(planned, problem, run, out_of_fold, choice)
         page = render_training(training_page(planned, out_of_fold, choice, sha256, notices))
         write_page(page, run / "training.html")
         tracked.text("training.html", page)
@@ -156,6 +160,7 @@ def train(
         track_images(tracked, problem)
         if worst is not None:
             choosing.register(tracked, run / "bundle", planned.recipe.name, choice.decision)
+    running.finish(run, sha256)
     told = (choice.decision, planned.notice, choice.routing)
     return Trained(run, run / "bundle", sha256, choice.judgements, *told)
 
@@ -211,7 +216,9 @@ def follow(planned: Plan, run: Path) -> None:
     problem = _problem(planned, run, None)
     choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
     out_of_fold = repeat(problem, planned.folds, planned.more)
-    final_network(problem, out_of_fold, json.loads(from_leader("")))
+    asked = json.loads(from_leader(""))
+    if asked is not None:  # else the leader has its bundle, from before the run was stopped
+        final_network(problem, out_of_fold, asked)
 
 
 def _problem(planned: Plan, run: Path, progress: Progress | None) -> Problem:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
+from mlflow.tracking import MlflowClient
 
+from medmm import running
 from medmm import train as story
 from medmm.bundle import verify
 from medmm.errors import ConfigError
@@ -65,10 +69,71 @@ def test_a_finished_run_is_not_taken_up_again(small_run, door):
 
 
 def test_what_is_no_run_or_another_is_not_taken_up(small_copy, door, tmp_path):
-    shutil.rmtree(small_copy.bundle)
+    (small_copy.run / "finished.json").unlink()
     asked = ("train", small_copy.folder, "--root", small_copy.data, "--runs", tmp_path / "runs", "--resume")
     other = door(*asked, small_copy.run)  # without --smoke it is another recipe
     assert (other.code, "of another recipe" in other.err) == (4, True)
     nothing = door(*asked, tmp_path)
     assert (nothing.code, "is not a run" in nothing.err) == (4, True)
     assert not (tmp_path / "runs").exists()
+
+
+class Killed(BaseException):
+    """What stops a run where a test asks for it."""
+
+
+def stop(*given: object, **named: object) -> None:
+    raise Killed
+
+
+@pytest.fixture
+def tables(written, tmp_path):
+    """The folder of a recipe of two tables, not yet trained."""
+    shutil.copytree(written, tmp_path / "data")
+    rules = "folds: {repeats: 1}\npromotion: {not_worse_than_best_single: 0.4}\n"
+    (tmp_path / "recipe.yaml").write_text(TABLES_RECIPE + rules)
+    return tmp_path
+
+
+def test_a_run_stopped_after_sealing_keeps_its_bundle_and_ends(tables, monkeypatch, door):
+    """Stopped before its page, again before it is tracked, and again when all is done but the word for it."""
+    asked = ("train", tables, "--root", tables / "data", "--runs", tables / "runs", "--jobs", 1)
+    resumed: tuple[object, ...] = ()
+    before = ""
+    for room, at in ((story, "training_page"), (story, "track"), (running, "finish")):
+        with monkeypatch.context() as during:
+            during.setattr(room, at, stop)
+            with pytest.raises(Killed):
+                door(*asked, *resumed)
+        run = next((tables / "runs").glob("small-*"))
+        resumed, before = ("--resume", run), before or verify(run / "bundle")
+        assert (run / "local" / "training.json").exists()
+        assert (run / "training.html").exists() == (at != "training_page")
+    done = door(*asked, "--resume", run)
+    assert done.code == 0, done.err
+    assert f"sha256   {before}" in done.out
+    assert verify(run / "bundle") == before
+    assert before in (run / "training.html").read_text()
+    client = MlflowClient(f"sqlite:///{tables}/runs/mlflow.db")
+    found = client.get_run((run / "tracking.txt").read_text())
+    assert found.info.status == "FINISHED"
+    assert found.data.tags["promotion"] in ("champion", "candidate")
+    assert "fused.auroc" in found.data.metrics
+    assert [one.run_id for one in client.search_model_versions("name = 'small'")] == [found.info.run_id]
+    assert client.get_model_version_by_alias("small", "candidate").run_id == found.info.run_id
+    again = door(*asked, "--resume", run)
+    assert (again.code, "is finished" in again.err) == (4, True)
+
+
+def test_a_run_of_another_version_is_not_gone_on_with(tables):
+    planned = story.plan(tables, root=tables / "data", smoke=True)
+    run = story.open_run(planned, tables / "runs")
+    begun = json.loads((run / "run.json").read_text())
+    assert begun["medmm"] == version("medmm")
+    other, earlier = begun | {"medmm": "0.0.7"}, {key: begun[key] for key in begun if key != "medmm"}
+    for changed, named in ((other, "0.0.7"), (earlier, "of an earlier time")):
+        (run / "run.json").write_text(json.dumps(changed))
+        with pytest.raises(ConfigError, match=f"begun by medmm {named}, and this is {version('medmm')}"):
+            story.open_run(planned, tables / "runs", run)
+    (run / "run.json").write_text(json.dumps(begun))
+    assert story.open_run(planned, tables / "runs", run) == run

@@ -109,31 +109,6 @@ def test_a_run_is_continued(uri: str) -> None:
     assert rows(uri, "select status from runs where run_uuid = ?", first.run_id) == [("FINISHED",)]
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        "/home/somebody/data",
-        "data\\patients",
-        "~/data",
-        Path("relative"),
-        "one@example.org",
-        "The patient came with a cough",
-        "two\nlines",
-        "x" * 200,
-        ["/data/a.csv"],
-    ],
-)
-def test_a_doubtful_parameter_is_withheld(value: object) -> None:
-    assert tracking._plain(value) == tracking.WITHHELD
-
-
-@pytest.mark.parametrize(
-    "value", [0, 1.5, None, True, "late_stack", (28, 48, 48), ["psa", "age"], "hinge (L2)", 1e-4]
-)
-def test_a_plain_parameter_is_kept(value: object) -> None:
-    assert tracking._plain(value) == str(value)
-
-
 def test_an_artifact_stays_in_its_run(uri: str) -> None:
     with pytest.raises(AssertionError, match="inside its run"), tracked("contained", "run", uri=uri) as run:
         run.text("../../outside", "text")
