@@ -11,11 +11,13 @@ from torch import Tensor
 
 def flipped(batch: Tensor, axes: Sequence[int], generator: torch.Generator) -> Tensor:
     """Return ``[batch, channel, *shape]`` with each image mirrored along each axis with probability 0.5."""
-    for axis in axes:
-        mirror = torch.rand(len(batch), generator=generator) < 0.5
-        shape = (-1,) + (1,) * (batch.ndim - 1)
-        batch = torch.where(mirror.view(shape).to(batch.device), batch.flip(axis), batch)
-    return batch
+    mirrors = [(torch.rand(len(batch), generator=generator) < 0.5).tolist() for _ in axes]
+    turned = torch.empty_like(batch)
+    # Image by image each voxel is moved once, while it is in the processor's cache.
+    for place, image, *mirrored in zip(turned, batch, *mirrors, strict=True):
+        along = [axis - 1 for axis, mirror in zip(axes, mirrored, strict=True) if mirror]
+        place.copy_(image.flip(along) if along else image)
+    return turned
 
 
 def shifted(batch: Tensor, largest: int, generator: torch.Generator) -> Tensor:
@@ -25,14 +27,26 @@ def shifted(batch: Tensor, largest: int, generator: torch.Generator) -> Tensor:
     """
     if largest == 0:
         return batch
-    for axis in range(2, batch.ndim):
-        size = batch.shape[axis]
-        steps = torch.randint(-largest, largest + 1, (len(batch), 1), generator=generator)
-        index = (torch.arange(size) + steps).clamp(0, size - 1).to(batch.device)  # [batch, size]
-        shape = [len(batch), *(1 for _ in range(batch.ndim - 1))]
-        shape[axis] = size
-        batch = batch.gather(axis, index.view(shape).expand(batch.shape))
-    return batch
+    drawn = [
+        torch.randint(-largest, largest + 1, (len(batch),), generator=generator) for _ in batch.shape[2:]
+    ]
+    limits = [size - 1 for size in batch.shape[2:]]
+    moved = torch.empty_like(batch)
+    for place, image, *steps in zip(moved, batch, *(axis.tolist() for axis in drawn), strict=True):
+        _move(place, image, [min(max(step, -most), most) for step, most in zip(steps, limits, strict=True)])
+    return moved
+
+
+def _move(place: Tensor, image: Tensor, steps: Sequence[int]) -> None:
+    """Write ``[channel, *shape]`` to ``place``, voxel ``i`` of each axis from voxel ``i + step``."""
+    kept, found = place, image
+    for axis, step in enumerate(steps, start=1):
+        length = place.shape[axis] - abs(step)
+        kept, found = kept.narrow(axis, max(-step, 0), length), found.narrow(axis, max(step, 0), length)
+    kept.copy_(found)
+    for axis, step in enumerate(steps, start=1):
+        bare, edge = (place.shape[axis] - step, place.shape[axis] - step - 1) if step > 0 else (0, -step)
+        place.narrow(axis, bare, abs(step)).copy_(place.narrow(axis, edge, 1))
 
 
 def turned(batch: Tensor, degrees: float, zoom: float, generator: torch.Generator) -> Tensor:

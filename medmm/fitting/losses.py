@@ -121,9 +121,11 @@ class _Term(nn.Module):
 class Binary(_Term):
     """Cross-entropy of log-odds; events weigh ``weight``, and ``gamma`` above 0 makes it focal."""
 
+    weight: Tensor
+
     def __init__(self, weight: float = 1.0, gamma: float = 0.0) -> None:
         super().__init__()
-        self.weight = weight
+        self.register_buffer("weight", torch.tensor(weight, dtype=torch.float32), persistent=False)
         self.gamma = gamma
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -138,8 +140,9 @@ class Binary(_Term):
         )
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        weight = torch.tensor(self.weight, dtype=torch.float32, device=logits.device).to(logits)
-        return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight, reduction=reduction)
+        return F.binary_cross_entropy_with_logits(
+            logits, labels, pos_weight=self.weight.to(logits), reduction=reduction
+        )
 
     def likelihood(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return how likely each label was held, ``[patient]``."""

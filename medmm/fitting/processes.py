@@ -74,7 +74,8 @@ class Processes:
 
     def share(self, patients: int) -> Ints:
         """Return this process's places in a batch; the shares differ by one patient at most."""
-        return np.array_split(np.arange(patients), self.count)[self.rank]
+        everybody = np.arange(patients)
+        return everybody if self.count == 1 else np.array_split(everybody, self.count)[self.rank]
 
     def total(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the sum of every process's tensor, the same bits in each; it may take the tensor's place."""

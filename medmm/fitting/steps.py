@@ -71,7 +71,8 @@ class Steps:
         ):
             drawn = self._draw(patients, step)
         while True:
-            self.optimizer.zero_grad(set_to_none=True)
+            for parameter in self._parameters():
+                parameter.grad = None
             found = self._parts(drawn)
             if not self.ours.anybody(found is None):
                 break
@@ -192,13 +193,13 @@ class Steps:
         return float(loss), true
 
     def _update(self) -> None:
-        clip = self.job.settings.clip
+        longest = self.job.settings.clip
         with refused(
             f"{self.job.name}: memory runs out for what the optimizer remembers of each weight; make the"
             " encoder smaller, or give the process more memory"
         ):
-            if clip is not None:
-                nn.utils.clip_grad_norm_(self._parameters(), clip, error_if_nonfinite=False)
+            if longest is not None:
+                clip(self._parameters(), longest)
             self.optimizer.step()
 
     def _parameters(self) -> list[Tensor]:
@@ -214,6 +215,13 @@ def _seed(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed_all(seed)
+
+
+def clip(parameters: Sequence[Tensor], longest: float) -> None:
+    """Shorten the gradient as ``clip_grad_norm_`` does, but do not multiply by 1 what is short already."""
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if not norm < 0.99 * longest:  # nearer, or NaN, torch's own factor decides
+        nn.utils.clip_grads_with_norm_(parameters, longest, norm)
 
 
 def lonely(job: Job) -> FittingError:

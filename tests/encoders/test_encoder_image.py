@@ -52,6 +52,23 @@ def test_shifts_move_the_image_and_repeat_its_edge() -> None:
     assert shifted(batch, 0, torch.Generator()) is batch
 
 
+def test_each_image_is_flipped_and_shifted_along_every_axis_by_itself() -> None:
+    batch = torch.arange(40 * 60, dtype=torch.float32).view(40, 1, 5, 4, 3)
+    mirrors, steps = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
+    by_hand = batch.clone()
+    for axis in (1, 3):
+        for place in (torch.rand(40, generator=mirrors) < 0.5).nonzero().flatten().tolist():
+            by_hand[place] = by_hand[place].flip(axis)
+    assert torch.equal(flipped(batch, [2, 4], torch.Generator().manual_seed(1)), by_hand)
+    drawn = [torch.randint(-6, 7, (40,), generator=steps) for _ in range(3)]  # farther than the image is wide
+    x, y, z = (
+        [(torch.arange(size) + step).clamp(0, size - 1) for step in along]
+        for size, along in zip((5, 4, 3), drawn, strict=True)
+    )
+    by_hand = torch.stack([one[:, i][:, :, j][..., k] for one, i, j, k in zip(batch, x, y, z, strict=True)])
+    assert torch.equal(shifted(batch, 6, torch.Generator().manual_seed(2)), by_hand)
+
+
 def test_the_same_seed_gives_the_same_variation() -> None:
     batch = torch.randn(4, 2, 6, 5, 4)
     one, two = (

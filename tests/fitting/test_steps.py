@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from medmm.errors import FittingError
 from medmm.fitting.checkpoint import History
 from medmm.fitting.loop import fit_network
+from medmm.fitting.steps import clip
 from tests.conftest import REPOSITORY
 from tests.fitting.small_fit import small_job
 
@@ -109,6 +111,18 @@ def test_an_unclipped_gradient_is_longer(tmp_path):
     clipped, free = (weights(tmp_path, f"{c}", settings={"clip": c, "epochs": 1}) for c in (1e-3, None))
     assert farthest(clipped, free) > 1e-6
     assert farthest(weights(tmp_path, "1", settings={"clip": 1.0}), weights(tmp_path, "default")) == 0
+
+
+@pytest.mark.parametrize("length", [0.5, 0.9995, 1.0, 30.0, float("nan"), float("inf")])
+def test_a_gradient_is_clipped_to_torch_s_own_bits(length):
+    ours, theirs = ([nn.Parameter(torch.zeros(shape)) for shape in ((7, 5), (3,))] for _ in "ab")
+    for mine, own in zip(ours, theirs, strict=True):
+        mine.grad = torch.full_like(mine, length / 38**0.5)
+        own.grad = mine.grad.clone()
+    clip(ours, 1.0)
+    nn.utils.clip_grad_norm_(theirs, 1.0)
+    for mine, own in zip(ours, theirs, strict=True):
+        assert torch.equal(mine.grad.nan_to_num(), own.grad.nan_to_num())
 
 
 def test_the_average_that_is_kept_is_the_weights_average_by_hand(tmp_path):
