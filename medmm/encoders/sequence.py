@@ -1,7 +1,7 @@
 """From a padded sequence of tokens to one vector: LSTM, GRU, or a small transformer.
 
-A packed LSTM has no ONNX graph, so the recurrent ones run over the padding too and the state at the last
-known token is taken: what follows it cannot reach back. The transformer masks the padding out.
+A packed LSTM has no ONNX graph, so the recurrent ones run over the padding too: it follows the known tokens,
+cannot reach back, and is left out of the summary. The transformer masks the padding out.
 """
 
 from __future__ import annotations
@@ -52,7 +52,16 @@ class Sequence(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """The state of a recurrent network at the last known token."""
+    """The mean of a recurrent network's states over the known tokens (Conneau et al. 2017).
+
+    Every token is one step from the summary. The state at the last token alone has to carry the first ones
+    through all the others, which a few hundred patients do not teach: on notes of the synthetic cohort in
+    which one word matters, the AUROC of three folds was 0.50 and 0.53 from the last state, and 0.63 and 0.71
+    from the mean, where logistic regression on the bag of tokens has 0.64 and 0.69. On courses of results
+    the two are alike (0.58 and 0.59).
+
+    Source: https://doi.org/10.18653/v1/D17-1070.
+    """
 
     def __init__(self, cell: nn.LSTM | nn.GRU) -> None:
         super().__init__()
@@ -61,8 +70,8 @@ class Recurrent(nn.Module):
     def forward(self, tokens: Tensor, known: Tensor) -> Tensor:
         """Return ``[batch, width]``; see :meth:`Sequence.forward`."""
         states: Tensor = self.cell(tokens)[0]  # [batch, time, width]
-        last = (known.sum(dim=1) - 1).clamp(min=0).long()
-        return states.gather(1, last.view(-1, 1, 1).expand(-1, 1, states.shape[2])).squeeze(1)
+        total = (states * known.unsqueeze(2)).sum(dim=1)
+        return total / known.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class Transformer(nn.Module):

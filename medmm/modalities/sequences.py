@@ -47,7 +47,7 @@ class SequenceSettings(Declared):
     """How a sequence becomes an embedding.
 
     Attributes:
-        kind: a recurrent network's last state, or the [CLS] token of a small transformer.
+        kind: the mean of a recurrent network's states, or the [CLS] token of a small transformer.
         width: of a token and of the embedding.
         layers: recurrent layers, or transformer blocks.
         heads: of the transformer; divide the width.

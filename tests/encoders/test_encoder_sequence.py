@@ -127,3 +127,40 @@ def test_every_parameter_of_a_series_encoder_is_trained(kind: SequenceKind) -> N
     encoder = series(kind).train()
     encoder(torch.cat([course([(1.0, 0.5), (3.0, 2.0)], [(4.0, 1.0)])] * 4)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_a_recurrent_summary_is_the_mean_of_the_states_of_what_is_known(kind: SequenceKind) -> None:
+    torch.manual_seed(0)
+    sequence = Sequence(kind, 4, layers=1, heads=2, dropout=0.0).eval()
+    tokens = torch.randn(1, 3, 4)
+    states = sequence.summary.cell(tokens)[0]
+    known = torch.tensor([[1.0, 1, 0]])
+    torch.testing.assert_close(sequence(tokens, known), (states[:, 0] + states[:, 1]) / 2)
+    assert sequence(tokens, torch.zeros(1, 3)).abs().sum() == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_word_that_decides_is_learned_from_two_hundred_notes(kind: SequenceKind) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(2, 60, (400, 30), generator=generator).float()
+    labels = torch.arange(400) % 2
+    place = torch.randint(0, 10, (400,), generator=generator)
+    rows[torch.arange(400), place] = torch.where(labels == 1, 60.0, 61.0)
+    torch.manual_seed(0)
+    encoder = NotesEncoder(62, 30, kind, 16, layers=1, heads=2, dropout=0.3)
+    model = nn.Sequential(encoder, nn.Linear(16, 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
+    for _ in range(40):
+        for start in range(0, 200, 20):
+            batch = slice(start, start + 20)
+            optimizer.zero_grad()
+            loss = nn.functional.binary_cross_entropy_with_logits(
+                model(rows[batch]).squeeze(1), labels[batch].float()
+            )
+            loss.backward()
+            optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        right = ((model(rows[200:]).squeeze(1) > 0) == (labels[200:] == 1)).float().mean()
+    assert right > 0.8

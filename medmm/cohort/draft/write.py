@@ -236,6 +236,7 @@ def _notes(parts: Parts, *, dated: bool) -> Lines:
     yield "notes:"
     yield line_of(1, "table", sheet.name)
     yield line_of(1, "columns", columns)
+    yield "  # for a model to read them: `input: {take: all}` here, and `notes: {kind: notes}` in the recipe"
     yield ""
 
 
