@@ -64,8 +64,8 @@ def _modalities(parts: Parts, prints: Mapping[str, ImagePrint], plan: Plan) -> L
 
 def _fusion(modalities: int) -> Iterator[str]:
     if modalities > 1:
-        reason = "each modality learns alone, and few weights join them: what few patients can carry"
-        yield line_of(0, "fusion", {"kind": "late_stack"}, reason=reason)
+        reason = "each modality learns alone and what they say is averaged: nothing to fit (docs/fusion.md)"
+        yield line_of(0, "fusion", {"kind": "late_mean"}, reason=reason)
 
 
 def _fingerprint(
