@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from medmm import tracking
+from medmm import running, tracking
 from medmm.cohort.access import open_cohort
 from medmm.cohort.link import Cohort
 from medmm.cohort.spec import load_spec
 from medmm.cohort.split import assign, decide
+from medmm.cohort.wholes import TRAIN
 from medmm.errors import ConfigError, OutputError, told
 from medmm.fitting.assemble import assemble
 from medmm.fitting.candidates import Problem
 from medmm.fitting.checkpoint import History
+from medmm.fitting.pretraining import seen
 from medmm.fitting.pretraining.beginning import check, lesson_for
 from medmm.fitting.pretraining.bundle import save
 from medmm.fitting.pretraining.loop import pretrain as descend
+from medmm.fitting.processes import count
 from medmm.outcome import columns
 from medmm.recipe import Recipe, check_outcome, cohort_folder, load_recipe
 
@@ -82,10 +85,12 @@ def pretrain(
         splits: splits.json of another run, in place of what cohort.yaml says.
 
     Raises:
-        ConfigError: if the recipe has no such block, or it does not suit the modalities.
+        ConfigError: if the recipe has no such block, it does not suit the modalities, another command does
+            the same already, or there are several processes.
         FittingError: if the objective suits too few patients, or pretraining cannot go on.
         OutputError: if a folder cannot be written.
     """
+    _check_processes()
     recipe = _recipe(pipeline)
     _check_place(folder)
     where = cohort_folder(recipe, pipeline)
@@ -98,22 +103,27 @@ def pretrain(
     modalities, inputs = problem.fitted(rows)
     check(problem, modalities, inputs)
     lesson = lesson_for(problem, rows, "pretraining", modalities, inputs)
-    with tracking.tracked(recipe.name, "pretraining", uri=tracking.store(runs)) as tracked:
+    with (
+        running.held(work),
+        tracking.tracked(recipe.name, "pretraining", uri=tracking.store(runs)) as tracked,
+    ):
         settings = lesson.learner.settings
         tracked.params({"pretraining": settings.model_dump(mode="json"), "seed": recipe.seed})
         tracked.dataset(cohort.spec.name, cohort.digest)
         weights, history = descend(lesson, work, on_epoch=problem.on_epoch)
         tracked.epochs(enumerate(history.epochs))
-        sha256 = save(folder, settings, modalities, weights, history, patients=len(lesson.pool))
+        size, digest = len(lesson.pool), cohort.digest
+        sha256 = save(folder, settings, modalities, weights, history, patients=size, cohort_digest=digest)
+        seen.note(runs, sha256, _members(problem, cohort))
         tracked.tag("pretrained", sha256)
     known = columns(problem.labels)[lesson.pool.parts[0][1]]
     labelled = int(np.isfinite(known).any(axis=1).sum())
-    return Learned(folder, sha256, tuple(weights), len(lesson.pool), labelled, history)
+    return Learned(folder, sha256, tuple(weights), size, labelled, history)
 
 
 def _problem(recipe: Recipe, cohort: Cohort, work: Path, cache: Path, progress: Progress | None) -> Problem:
     """Prepare the training split, the labelled apart as ``medmm train`` does: one finds the other's work."""
-    everybody = [patient for patient in cohort.patients if patient.split == "train"]
+    everybody = [patient for patient in cohort.patients if patient.split == TRAIN]
     labelled = [p for p in everybody if any(name in p.targets for name in recipe.asked)]
     epochs = recipe.pretraining.epochs if recipe.pretraining else 0
 
@@ -123,6 +133,20 @@ def _problem(recipe: Recipe, cohort: Cohort, work: Path, cache: Path, progress: 
 
     patients = labelled or everybody
     return assemble(recipe, cohort, patients, work=work, cache=cache, progress=progress, on_epoch=on_epoch)
+
+
+def _members(problem: Problem, cohort: Cohort) -> Sequence[str]:
+    """Return the pseudonyms of all whose inputs were looked at."""
+    if problem.unlabelled is None:
+        return problem.pseudonyms
+    return [patient.pseudonym for patient in cohort.patients if patient.split == TRAIN]
+
+
+def _check_processes() -> None:
+    if count() > 1:
+        raise ConfigError(
+            "`medmm pretrain` is of one process; start it without torchrun, and `medmm train` with it"
+        )
 
 
 def _recipe(pipeline: Path) -> Recipe:
@@ -148,8 +172,8 @@ def _work(runs: Path, recipe: Recipe, *digests: str) -> Path:
     shown = recipe.model_dump(mode="json", include=keys)
     named = hashlib.sha256(json.dumps([shown, *digests], sort_keys=True).encode()).hexdigest()[:16]
     work = runs / "pretraining" / named
+    running.make_private(runs)
     try:
-        runs.mkdir(parents=True, mode=0o700, exist_ok=True)
         work.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write to {str(runs)!r}: {told(error)}; choose another --runs") from error

@@ -19,12 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from medmm import tracking
+from medmm.bundle import verify
 from medmm.errors import ConfigError, OutputError, told
 from medmm.fitting.processes import from_leader, leads
 from medmm.report.page import write_page
 from medmm.telling import Plan
 
-WORDS = {"recipe": "recipe", "cohort": "cohort or --splits", "patients": "selection of patients (--smoke)"}
+WORDS = {
+    "recipe": "recipe",
+    "cohort": "cohort or --splits",
+    "patients": "selection of patients (--smoke)",
+    "pretrained": "folder of pretrained encoders",
+}
 """What a run is bound to, in the words of its user."""
 
 FINISHED = "finished.json"
@@ -44,8 +50,9 @@ def open_run(planned: Plan, runs: Path, resume: Path | None = None) -> Path:
         resume: the folder of a run that was stopped.
 
     Raises:
-        ConfigError: if the run to resume is finished, or was of another recipe, of other patients or of
-            another version of medmm.
+        ConfigError: if the run to resume is finished, or was of another recipe, of other patients, of other
+            pretrained encoders or of another version of medmm.
+        BundleError: if the pretrained encoders are damaged or altered.
         OutputError: if the folder cannot be written.
     """
     if not leads():
@@ -57,10 +64,12 @@ def open_run(planned: Plan, runs: Path, resume: Path | None = None) -> Path:
 def _identity(planned: Plan) -> dict[str, Any]:
     """Return what the fits of a run depend on; a smoke run takes some of the patients."""
     patients = sorted(patient.pseudonym for patient in planned.patients)
+    pretrained = planned.recipe.pretrained_folder
     return {
         "recipe": planned.recipe.model_dump(mode="json"),
         "cohort": planned.cohort.digest,
         "patients": hashlib.sha256("\n".join(patients).encode()).hexdigest(),
+        "pretrained": None if pretrained is None else verify(pretrained),
     }
 
 

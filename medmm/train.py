@@ -27,8 +27,10 @@ from medmm.fitting.assemble import assemble, outer_folds, tasks_of, training_pat
 from medmm.fitting.candidates import Problem
 from medmm.fitting.crossval import OutOfFold, final_network, fits, repeat
 from medmm.fitting.partition import deal
+from medmm.fitting.pretraining import seen
 from medmm.fitting.processes import count, from_leader, leader_first, leads
 from medmm.fitting.proposing import proposed
+from medmm.fitting.rehearsal import Rehearsal
 from medmm.fitting.rehearsal import rehearse as rehearsed
 from medmm.fitting.search import FINAL
 from medmm.planning.machine import side_by_side as jobs_of
@@ -223,16 +225,19 @@ def follow(planned: Plan, run: Path) -> None:
 
 def _problem(planned: Plan, run: Path, progress: Progress | None) -> Problem:
     with leader_first():
-        problem = assemble(
-            planned.recipe,
-            planned.cohort,
-            planned.patients,
-            work=run / "fits",
-            cache=run.parent / "cache",
-            progress=progress,
-            on_epoch=_epochs(progress, planned),
-        )
-    return replace(problem, inner=planned.inner)
+        problem = _assembled(planned, run.parent, run / "fits", progress)
+    return replace(problem, inner=planned.inner, on_epoch=_epochs(progress, planned))
+
+
+def _assembled(planned: Plan, runs: Path, work: Path, progress: Progress | None) -> Problem:
+    """Return what is fitted; no encoders to begin with that have seen whom this run holds out."""
+    problem = assemble(
+        planned.recipe, planned.cohort, planned.patients, work=work, cache=runs / "cache", progress=progress
+    )
+    if problem.pretrained is None:
+        return problem
+    told = replace(problem.pretrained, doubt=seen.doubt(problem.pretrained, planned.cohort, runs))
+    return replace(problem, pretrained=told)
 
 
 def search(
@@ -266,8 +271,7 @@ def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> 
     """
     recipe = planned.recipe
     make_private(runs)
-    work, cache = runs / "rehearsal", runs / "cache"
-    problem = assemble(recipe, planned.cohort, planned.patients, work=work, cache=cache, progress=progress)
+    problem = _assembled(planned, runs, runs / "rehearsal", progress)
     notices = choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
     rehearsal = rehearsed(problem, planned.folds, again=len(planned.more))
     lines = [account.line() for account in planned.cohort.flow.accounts]
@@ -277,23 +281,33 @@ def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> 
         told = f"{int(sum(known))} positive" if spec.kind == "binary" else counted(spec, known)
         lines.append(f"training {len(known)} patients, {told}, {name}")
     lines += [f"notice   {notice}" for notice in notices]
-    lines += [
-        f"{cost.name:<12} {cost.patients} patients, input {cost.shape}, {cost.parameters:,} parameters, "
-        f"{1000 * cost.seconds_per_step:.0f} ms a step"
-        for cost in rehearsal.costs
-    ]
-    lines.append(
-        f"cost     {rehearsal.networks} networks, at most {max(1, rehearsal.seconds / 60):.0f} min here, "
-        f"{rehearsal.peak_gigabytes:.1f} GB"
-        + (f", {1 + len(planned.more)} cross-validations with other folds" if planned.more else "")
-    )
-    lines += searching.cost(planned)
+    lines += _costs(rehearsal, 1 + len(planned.more)) + searching.cost(planned)
     plan = proposed(problem, planned.cohort, planned.patients, progress=progress)
     lines += plan.lines
     for what, found in (("fingerprint", plan.fingerprint), ("plan", plan.plan)):
         write_page(json.dumps(found.to_json(), indent=1) + "\n", runs / f"{recipe.name}-{what}.json")
         lines.append(f"wrote    {runs / recipe.name}-{what}.json")
     return lines + _contact_sheets(problem, runs)
+
+
+def _costs(rehearsal: Rehearsal, repeats: int) -> list[str]:
+    """Return what each modality, pretraining and the whole run cost."""
+    lines = [
+        f"{cost.name:<12} {cost.patients} patients, input {cost.shape}, {cost.parameters:,} parameters, "
+        f"{1000 * cost.seconds_per_step:.0f} ms a step"
+        for cost in rehearsal.costs
+    ]
+    if rehearsal.ahead is not None:
+        lines.append(
+            f"pretraining  {rehearsal.ahead.patients} patients, "
+            f"{1000 * rehearsal.ahead.seconds_per_step:.0f} ms a step, {rehearsal.ahead.times} times"
+        )
+    lines.append(
+        f"cost     {rehearsal.networks} networks, at most {max(1, rehearsal.seconds / 60):.0f} min here, "
+        f"{rehearsal.peak_gigabytes:.1f} GB"
+        + (f", {repeats} cross-validations with other folds" if repeats > 1 else "")
+    )
+    return lines
 
 
 def _contact_sheets(problem: Problem, runs: Path) -> list[str]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from medmm.bundle import writing
+from medmm.errors import ConfigError
+from medmm.train import open_run, plan
 from tests.conftest import RECIPE, Said
 
 PRETRAINING = """
@@ -60,10 +65,69 @@ def test_pretrained_then_trained_from_it(door: Callable[..., Said], pipeline: Pa
 
 
 def test_a_block_alone_is_pretrained_on_each_split(door: Callable[..., Said], pipeline: Path) -> None:
-    done = door("train", pipeline, "--root", pipeline / "data", "--runs", pipeline / "runs", "--smoke")
+    common = ("--root", pipeline / "data", "--runs", pipeline / "runs")
+    minutes = []
+    for epochs in (2, 2000):
+        (pipeline / "recipe.yaml").write_text(RECIPE + PRETRAINING.replace("epochs: 2", f"epochs: {epochs}"))
+        dry = door("train", pipeline, *common, "--dry-run")
+        assert dry.code == 0, dry.err
+        assert re.search(r"pretraining +\d+ patients, \d+ ms a step, 9 times", dry.out), dry.out
+        minutes.append(int(re.search(r"at most (\d+) min", dry.out)[1]))
+    assert minutes[1] > minutes[0]
+    (pipeline / "recipe.yaml").write_text(RECIPE + PRETRAINING)
+    done = door("train", pipeline, *common, "--smoke")
     assert done.code == 0, done.err
     found = sorted(p.parent.parent.name for p in (pipeline / "runs").rglob("pretrained.safetensors"))
     assert found == ["fold0", "fold1"]
+
+
+def test_no_run_holds_out_whom_its_encoders_have_seen(door: Callable[..., Said], pipeline: Path) -> None:
+    """With the list of who was pretrained on it is refused; without it, said that it cannot be known."""
+    data, runs = pipeline / "data", pipeline / "runs"
+    common = ("--root", data, "--runs", runs)
+    done = door("pretrain", pipeline, *common, "--out", pipeline / "pretrained")
+    assert done.code == 0, done.err
+    listed = runs / "pretraining" / f"{told(done, 'sha256').split()[1]}.json"
+    assert stat.S_IMODE(listed.stat().st_mode) == 0o600
+    (pipeline / "recipe.yaml").write_text(RECIPE + PRETRAINING + "pretrained: pretrained\n")
+    same = door("train", pipeline, *common, "--dry-run")
+    assert (same.code, "held out here" in same.out) == (0, False)
+    text = (data / "cohort.yaml").read_text()
+    assert "seed: 0" in text
+    (data / "cohort.yaml").write_text(text.replace("seed: 0", "seed: 1"))
+    refused = door("train", pipeline, *common, "--dry-run")
+    assert refused.code == 4
+    assert "patients held out here were pretrained on" in " ".join(refused.err.split())
+    listed.unlink()
+    doubtful = door("train", pipeline, *common, "--dry-run")
+    assert (doubtful.code, "who is held out here may be among them" in doubtful.out) == (0, True)
+
+
+def test_a_run_goes_on_with_the_encoders_it_began_with(door: Callable[..., Said], pipeline: Path) -> None:
+    runs, out = pipeline / "runs", pipeline / "pretrained"
+    done = door("pretrain", pipeline, "--root", pipeline / "data", "--runs", runs, "--out", out)
+    assert done.code == 0, done.err
+    (pipeline / "recipe.yaml").write_text(RECIPE + PRETRAINING + "pretrained: pretrained\n")
+    planned = plan(pipeline, root=pipeline / "data", smoke=True)
+    run = open_run(planned, runs)
+    assert open_run(planned, runs, run) == run
+    described = (out / "pretrained.json").read_text()
+    weights = [(file.name, file.read_bytes()) for file in out.glob("*.safetensors")]
+    with writing(out) as place:
+        (place / "pretrained.json").write_text(described + "\n")
+        for name, content in weights:
+            (place / name).write_bytes(content)
+    with pytest.raises(ConfigError, match="was of another folder of pretrained encoders"):
+        open_run(planned, runs, run)
+
+
+def test_pretraining_is_of_one_process(
+    door: Callable[..., Said], pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = door("pretrain", pipeline, "--root", pipeline / "data", "--out", pipeline / "out")
+    assert (refused.code, (pipeline / "out").exists()) == (4, False)
+    assert "start it without torchrun" in refused.err
 
 
 def test_what_the_door_refuses(door: Callable[..., Said], pipeline: Path) -> None:

@@ -216,9 +216,7 @@ def inputs(declared: Mapping[str, Column]) -> dict[str, Column]:
 
 def specification_text(spec: CohortSpec) -> str:
     """Return the specification as canonical JSON, without where its data lie."""
-    # A cohort whose dates are all ISO 8601 is the same as before other forms could be declared.
-    unsaid = {"root"} if spec.dates else {"root", "dates"}
-    return json.dumps(spec.model_dump(mode="json", exclude=unsaid), sort_keys=True)
+    return json.dumps(spec.model_dump(mode="json", exclude={"root"}), sort_keys=True)
 
 
 def _prediction_times(

@@ -128,7 +128,7 @@ def divide(cohort: Cohort) -> Splits:
         )
     _check_classes(cohort)
     members = [
-        Member(p.subject_id, _stratum(cohort, p), _whole(cohort, p), cohort.days.get(p.subject_id, 0.0))
+        Member(p.subject_id, _stratum(cohort, p), whole(cohort, p), cohort.days.get(p.subject_id, 0.0))
         for p in cohort.patients
     ]
     if settings.by == "site":
@@ -157,7 +157,7 @@ def redrawn(cohort: Cohort, splits: Splits, repeats: int) -> list[dict[str, int]
     """
     settings = cohort.spec.splits.model_copy(update={"held_out": 0.0, "folds": splits.folds})
     training = [
-        Member(p.subject_id, _stratum(cohort, p), _whole(cohort, p), cohort.days.get(p.subject_id, 0.0))
+        Member(p.subject_id, _stratum(cohort, p), whole(cohort, p), cohort.days.get(p.subject_id, 0.0))
         for p in cohort.patients
         if splits.of[p.subject_id][0] == TRAIN
     ]
@@ -183,7 +183,7 @@ def nested_in(cohort: Cohort, splits: Splits, folds: Mapping[str, int]) -> dict[
     count = 1 + max(max(places) for places in splits.inner.values())
     settings = cohort.spec.splits.model_copy(update={"folds": splits.folds, "inner_folds": count})
     members = [
-        Member(p.subject_id, _stratum(cohort, p), _whole(cohort, p), cohort.days.get(p.subject_id, 0.0))
+        Member(p.subject_id, _stratum(cohort, p), whole(cohort, p), cohort.days.get(p.subject_id, 0.0))
         for p in cohort.patients
         if p.subject_id in folds
     ]
@@ -231,8 +231,8 @@ def check_folds(cohort: Cohort, splits: Splits, outcome: str) -> None:
         )
 
 
-def _whole(cohort: Cohort, patient: Patient) -> str:
-    """Return what must not be divided: the site, the group, or the subject alone."""
+def whole(cohort: Cohort, patient: Patient) -> str:
+    """Return what a patient must not be divided from: the site, the group, or the subject alone."""
     settings = cohort.spec.splits
     if settings.by == "site":
         site = patient.subgroups.get(settings.site or "", "")

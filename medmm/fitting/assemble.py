@@ -12,6 +12,7 @@ import numpy as np
 from medmm.arrays import Float64, Ints
 from medmm.cohort.link import Cohort
 from medmm.cohort.outcomes import OutcomeSpec
+from medmm.cohort.split import whole
 from medmm.columns import ImageSpec, Status
 from medmm.errors import ConfigError, DataError, FittingError
 from medmm.fitting.candidates import Problem
@@ -53,7 +54,10 @@ def training_patients(cohort: Cohort, recipe: Recipe) -> list[Patient]:
 
 
 def tasks_of(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient]) -> tuple[Task, ...]:
-    """Return the outcomes as the network predicts them; scales and intervals are the training patients'."""
+    """Return the outcomes as the network predicts them; scales and intervals are the training patients'.
+
+    A fit has scales of its own (:func:`medmm.fitting.scaling.scaled`); these are the ones it is told in.
+    """
     return tuple(
         _task(name, cohort.spec.outcomes[name], recipe, _labels(patients, name)) for name in recipe.asked
     )
@@ -124,7 +128,13 @@ def assemble(
         pseudonyms=[patient.pseudonym for patient in patients],
         work=work,
         on_epoch=on_epoch,
-        unlabelled=Unlabelled(*_loaded(modalities, others, cache, progress)) if others else None,
+        unlabelled=Unlabelled(
+            *_loaded(modalities, others, cache, progress),
+            wholes=[whole(cohort, patient) for patient in others],
+            beside=[whole(cohort, patient) for patient in patients],
+        )
+        if others
+        else None,
         pretrained=begun,
     )
 
@@ -146,7 +156,7 @@ def _loaded(
 
 
 def _unlabelled(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient]) -> list[Patient]:
-    """Return who joins the pretraining of every split: trained on, unlabelled, and not there yet."""
+    """Return who may join the pretraining of a split: trained on, unlabelled, and not there yet."""
     settings = recipe.pretrained_within
     if settings is None or not settings.unlabelled:
         return []

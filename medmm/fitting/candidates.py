@@ -57,7 +57,8 @@ class Problem:
             asks for, ``[patient, outer fold]``; without one, inner folds are dealt here.
         searched: where the recipe searches settings, what returns this problem under those that are best
             among given training patients (rows, name of the split).
-        unlabelled: patients who join the pretraining of every split; None where nothing is pretrained there.
+        unlabelled: patients who join the pretraining of each split that scores nobody of their family or
+            site; None where nothing is pretrained there.
         pretrained: encoders that were pretrained ahead of the run.
     """
 
@@ -126,7 +127,7 @@ class Problem:
                 fitted = self.pretrained.modalities[name]
             else:
                 own = [rows[index] for index in train]
-                own += self.unlabelled.rows[name] if self.unlabelled else []
+                own += self.unlabelled.joined(name, train) if self.unlabelled else []
                 fitted = modality.fit(row for row in own if not isinstance(row, Absence))
             modalities[name] = fitted
             prepared[name] = prepare_table(fitted, rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +14,15 @@ import torch
 from medmm.arrays import Ints
 from medmm.fitting.candidates import Problem, stacks
 from medmm.fitting.crossval import fits
+from medmm.fitting.inputs import Inputs
+from medmm.fitting.pretraining.beginning import lesson_for
+from medmm.modality import Modality
 from medmm.network.fusion import Stack
 from medmm.network.network import Network, unimodal
 from medmm.recipe import Joint
 
 STEPS = 3
-"""Steps that are timed; the first pays for set-up and is left out."""
+"""Steps that are timed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +44,28 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """What pretraining adds to a run.
+
+    Attributes:
+        patients: training patients whom the objective suits, the unlabelled among them.
+        seconds_per_step: for one batch, forward and backward, on this machine as it is now.
+        times: how often encoders are pretrained, once for each split and each split inside one.
+        seconds: of all that.
+    """
+
+    patients: int
+    seconds_per_step: float
+    times: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rehearsal:
     """The cost of a run: an upper bound, since early stopping ends most fits sooner."""
 
     costs: tuple[Cost, ...]
+    ahead: Ahead | None
     networks: int
     seconds: float
     peak_gigabytes: float
@@ -71,20 +93,45 @@ def rehearse(problem: Problem, folds: Ints, *, again: int = 0) -> Rehearsal:
     # An inner fit sees (inner - 1) / inner of the patients; a joint network trains every encoder once more.
     repeats = 1 + sum(stack.inner_folds - 1 for stack in stacks(recipe))
     repeats += sum(isinstance(fusion, Joint) for fusion in recipe.fusions.values())
-    repeats *= outer * (1 + again) + (recipe.final_model == "refit")
+    splits = outer * (1 + again) + (recipe.final_model == "refit")
+    repeats *= splits
     steps = [np.ceil(cost.patients * share / settings.batch_size) * settings.epochs for cost in costs]
     seconds = sum(cost.seconds_per_step * n * repeats for cost, n in zip(costs, steps, strict=True))
     networks = fits(recipe, len(problem.tables), outer * (1 + again))
-    return Rehearsal(tuple(costs), networks, float(seconds), _peak_gigabytes())
+    ahead = _ahead(problem, modalities, inputs, share, splits)
+    seconds += ahead.seconds if ahead else 0.0
+    return Rehearsal(tuple(costs), ahead, networks, float(seconds), _peak_gigabytes())
+
+
+def _ahead(
+    problem: Problem, modalities: Mapping[str, Modality], inputs: Inputs, share: float, splits: int
+) -> Ahead | None:
+    """Time a few steps of pretraining; None where nothing is pretrained within the run."""
+    settings = problem.recipe.pretrained_within
+    if settings is None:
+        return None
+    lesson = lesson_for(problem, np.arange(len(problem.labels)), "pretraining", modalities, inputs)
+    lesson.learner.train()
+    batch = lesson.pool.batch(np.arange(min(settings.batch_size, len(lesson.pool))))
+    step = _seconds(lambda: lesson.learner.loss(batch, torch.Generator().manual_seed(0))[0])
+    times = splits * (1 + sum(stack.inner_folds for stack in stacks(problem.recipe)))
+    labelled = len(lesson.pool.parts[0][1])
+    steps = np.ceil((len(lesson.pool) - labelled * (1 - share)) / settings.batch_size) * settings.epochs
+    return Ahead(len(lesson.pool), step, times, float(times * steps * step))
 
 
 def _seconds_per_step(network: Network, values: dict[str, torch.Tensor], present: torch.Tensor) -> float:
     network.train()
+    return _seconds(lambda: network(values, present).square().mean())
+
+
+def _seconds(loss: Callable[[], torch.Tensor]) -> float:
+    """Return the time of one step, forward and backward; the first pays for set-up and is left out."""
     started = 0.0
     for step in range(STEPS + 1):
         if step == 1:
             started = time.perf_counter()
-        network(values, present).square().mean().backward()
+        loss().backward()  # type: ignore[no-untyped-call]
     return (time.perf_counter() - started) / STEPS
 
 

@@ -15,7 +15,7 @@ from medmm.errors import ConfigError, FittingError
 from medmm.fitting.checkpoint import History
 from medmm.fitting.inputs import Inputs, Prepared, prepare_table
 from medmm.fitting.pretraining.learners import LEARNERS
-from medmm.fitting.pretraining.loop import Lesson, Weights, pretrain
+from medmm.fitting.pretraining.loop import FEWEST, Lesson, Weights, pretrain
 from medmm.fitting.pretraining.pool import Pool
 from medmm.modalities.tables import Table
 from medmm.modality import Modality
@@ -24,9 +24,6 @@ from medmm.recipe import Joint, Pretraining
 
 if TYPE_CHECKING:
     from medmm.fitting.candidates import Problem
-
-FEWEST = 2
-"""Patients of whom an objective makes anything: alone, a patient has nobody to be told from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +36,8 @@ class Pretrained:
         sha256: of the manifest; names the folder they came from.
         modalities: fitted as they were then; the weights belong to this preparation.
         weights: of their encoders.
+        cohort_digest: of the cohort that they were pretrained on, its division included.
+        doubt: what cannot be known of the patients held out here; empty where nobody saw them.
     """
 
     objective: str
@@ -46,6 +45,8 @@ class Pretrained:
     sha256: str
     modalities: Mapping[str, Modality]
     weights: Weights
+    cohort_digest: str = ""
+    doubt: str = ""
 
     @property
     def notice(self) -> str:
@@ -127,7 +128,7 @@ def check(problem: Problem, modalities: Mapping[str, Modality], inputs: Inputs) 
         _check_fusions(problem, list(problem.pretrained.weights))
         for name, weights in problem.pretrained.weights.items():
             fill(modalities[name].encoder(), weights)
-        return (problem.pretrained.notice,)
+        return tuple(filter(None, (problem.pretrained.notice, problem.pretrained.doubt)))
     if problem.recipe.pretrained_within is None:
         return ()
     lesson = lesson_for(problem, np.arange(len(problem.labels)), "pretraining", modalities, inputs)
@@ -200,7 +201,7 @@ def _check_fusions(problem: Problem, names: list[str] | tuple[str, ...]) -> None
 def _pool(
     problem: Problem, train: Ints, names: list[str], modalities: Mapping[str, Modality], inputs: Inputs
 ) -> Pool:
-    """Return a split's training patients and the unlabelled ones; nobody else."""
+    """Return a split's training patients and the unlabelled ones who may join them; nobody else."""
     parts = [(inputs.only(names), train)]
     if problem.unlabelled is not None:
         others = problem.unlabelled
@@ -212,7 +213,7 @@ def _pool(
                 for name in names
             }
         )
-        parts.append((further, np.arange(len(further.present))))
+        parts.append((further, others.joining(train)))
     return Pool(tuple(parts))
 
 

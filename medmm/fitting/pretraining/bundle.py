@@ -1,7 +1,7 @@
 """Pretrained encoders on disk: tensors, JSON and a manifest; nothing is pickled.
 
     pretrained/
-      pretrained.json          objective and settings, patients, losses, what every encoder fits
+      pretrained.json          objective and settings, cohort, losses, what every encoder fits
       <modality>.safetensors   an encoder's tensors, by its own names
       manifest.sha256
 
@@ -30,7 +30,7 @@ from medmm.modalities.tables import Table
 from medmm.modality import Modality
 from medmm.recipe import Pretraining
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "pretrained.json"
 
 FREE = frozenset({"augment", "dropout", "pretrained", "learning_rate_multiplier"})
@@ -45,6 +45,7 @@ def save(
     history: History,
     *,
     patients: int,
+    cohort_digest: str,
 ) -> str:
     """Write pretrained encoders and return the hash that names them.
 
@@ -52,6 +53,7 @@ def save(
         folder: replaced whole where it is there.
         modalities: fitted, those that were pretrained.
         patients: who were pretrained on.
+        cohort_digest: of their cohort, its division included.
 
     Raises:
         OutputError: if the place cannot be written.
@@ -64,6 +66,7 @@ def save(
             "schema_version": SCHEMA,
             "settings": settings.model_dump(mode="json"),
             "patients": patients,
+            "cohort_digest": cohort_digest,
             "epochs": history.epochs,
             "contracts": {name: contract(modality) for name, modality in named.items()},
             "preprocess": preprocess_json(named),
@@ -86,6 +89,7 @@ def load(folder: Path, modalities: Mapping[str, Modality]) -> Pretrained:
             raise ValueError(f"schema {described['schema_version']}, and this version reads {SCHEMA}")
         contracts, prepared = described["contracts"], described["preprocess"]
         objective, patients = described["settings"]["objective"], int(described["patients"])
+        digest = str(described["cohort_digest"])
         shared = [name for name in contracts if name in modalities]
         states = {name: prepared[name]["state"] for name in shared}
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -101,7 +105,7 @@ def load(folder: Path, modalities: Mapping[str, Modality]) -> Pretrained:
         _check(folder, modalities[name], contracts[name])
     fitted = {name: modalities[name].restore(states[name]) for name in shared}
     weights = {name: read_weights(folder / _file(name)) for name in shared}
-    return Pretrained(objective, patients, sha256, fitted, weights)
+    return Pretrained(objective, patients, sha256, fitted, weights, digest)
 
 
 def contract(modality: Modality) -> dict[str, Any]:

@@ -29,6 +29,9 @@ from medmm.fitting.processes import leader_first, leads, processes
 DONE = "pretrained.safetensors"
 """Not the name of a fit's file, so that nobody counts it as one."""
 
+FEWEST = 2
+"""Patients of whom an objective makes anything: alone, a patient has nobody to be told from."""
+
 Weights = Mapping[str, Mapping[str, Tensor]]
 """An encoder's tensors, by modality."""
 
@@ -49,8 +52,8 @@ class Lesson:
 
     @property
     def batches(self) -> int:
-        """Batches of an epoch."""
-        return -(-len(self.pool) // self.learner.settings.batch_size)
+        """Batches of an epoch, none of one patient alone: three in batches of two are one of three."""
+        return min(-(-len(self.pool) // self.learner.settings.batch_size), len(self.pool) // FEWEST)
 
 
 def pretrain(lesson: Lesson, work: Path, *, on_epoch: OnEpoch | None = None) -> tuple[Weights, History]:

@@ -21,10 +21,28 @@ class Unlabelled:
     Attributes:
         rows: per modality of a table, what was loaded of every patient, or its absence.
         images: per image modality, its prepared arrays.
+        wholes: per patient, what the division keeps together: a site, a family, or the patient alone.
+        beside: the same of each labelled patient.
     """
 
     rows: Mapping[str, Sequence[Any]]
     images: Mapping[str, Prepared]
+    wholes: Sequence[str]
+    beside: Sequence[str]
+
+    def joining(self, train: Ints) -> Ints:
+        """Return who joins the training patients of a split; the family and the site of its test fold do not.
+
+        Args:
+            train: rows of the labelled patients who are trained on; the others are scored, or left out.
+        """
+        inside = {self.beside[row] for row in train}
+        outside = set(self.beside) - inside
+        return np.array([k for k, whole in enumerate(self.wholes) if whole not in outside], dtype=np.int64)
+
+    def joined(self, name: str, train: Ints) -> list[Any]:
+        """Return what a table holds of those who join."""
+        return [self.rows[name][place] for place in self.joining(train)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,8 @@ def problem(
     others = None
     if unlabelled:
         more, pictures, _ = drawn(unlabelled, 4)
-        others = Unlabelled({"records": more}, {"ct": pictures})
+        wholes = [f"{place}" for place in range(patients + unlabelled)]
+        others = Unlabelled({"records": more}, {"ct": pictures}, wholes[patients:], wholes[:patients])
     declared = {"ct": ImageSpec(dir="dicom", modality="CT"), "records": FIELDS}
     values: dict[str, Any] = {
         "recipe": asked,

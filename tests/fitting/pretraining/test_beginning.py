@@ -94,6 +94,31 @@ def test_what_is_pretrained_never_sees_the_test_fold(tmp_path, objective) -> Non
     assert not same(weights[0], pretrained_on_split(fewer, train, "fold0", *fewer.fitted(train))[0])
 
 
+def test_unlabelled_patients_of_a_site_that_is_scored_are_not_seen(tmp_path) -> None:
+    """Of two sites one is scored: no bit depends on what its unlabelled patients have."""
+    train, site = np.arange(32), ["east"] * 32 + ["west"] * 32
+    given = problem(tmp_path / "a", recipe("masked_columns", settings={"epochs": 1}), unlabelled=16)
+    others = replace(given.unlabelled, beside=site, wholes=["east", "west"] * 8)
+    begun = [replace(given, unlabelled=others)]
+    for name, places in (("b", range(1, 16, 2)), ("c", range(0, 16, 2))):
+        rows = [
+            row | {"age": others.rows["records"][0]["age"]} if k in places else row
+            for k, row in enumerate(others.rows["records"])
+        ]
+        begun.append(replace(given, unlabelled=replace(others, rows={"records": rows}), work=tmp_path / name))
+    weights = [pretrained_on_split(one, train, "fold0", *one.fitted(train))[0] for one in begun]
+    states = [one.fitted(train)[0]["records"].state() for one in begun]
+    assert same(weights[0], weights[1])
+    assert states[0] == states[1]
+    assert not same(weights[0], weights[2])
+
+
+def test_nobody_is_left_alone_in_a_batch(tmp_path) -> None:
+    given = problem(tmp_path, recipe("masked_columns", settings={"batch_size": 2}), patients=7)
+    assert lesson(given, np.arange(7)).batches == 3
+    assert lesson(given, np.arange(2)).batches == 1
+
+
 def test_a_split_begins_with_the_weights_and_fits_from_there(tmp_path) -> None:
     frozen = recipe(fitting={"epochs": 1, "learning_rate": 1e-12, "weight_decay": 0})
     given = problem(tmp_path, frozen)

@@ -28,7 +28,8 @@ def written(tmp_path_factory):
     lesson = lesson_for(given, EVERYBODY, "pretraining", modalities, inputs)
     weights, history = pretrain(lesson, work)
     settings = given.recipe.pretraining
-    sha256 = save(work / "out", settings, modalities, weights, history, patients=len(lesson.pool))
+    told = {"patients": len(lesson.pool), "cohort_digest": "c0"}
+    sha256 = save(work / "out", settings, modalities, weights, history, **told)
     return work / "out", sha256, weights, modalities
 
 
@@ -40,6 +41,7 @@ def test_what_was_written_is_read_back_and_begins_a_run(written, tmp_path) -> No
     folder, sha256, weights, modalities = written
     found = load(folder, built())
     assert (found.sha256, found.patients, found.objective) == (sha256, 56, "contrastive")
+    assert found.cohort_digest == "c0"
     assert found.modalities["records"].state() == modalities["records"].state()
     for name, tensors in weights.items():
         assert all(torch.equal(tensor, found.weights[name][key]) for key, tensor in tensors.items())
@@ -107,4 +109,4 @@ def test_a_changed_byte_a_foreign_folder_and_other_modalities_are_refused(writte
     only = recipe(modalities={"other": {"kind": "records"}}).build({"other": FIELDS})
     with pytest.raises(ConfigError, match="encoders of ct, records, and the recipe has none"):
         load(folder, only)
-    assert json.loads((folder / "pretrained.json").read_text())["schema_version"] == 1
+    assert json.loads((folder / "pretrained.json").read_text())["schema_version"] == 2

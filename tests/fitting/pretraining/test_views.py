@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from medmm.columns import Status, Value
-from medmm.fitting.pretraining.pool import Pool
+from medmm.fitting.pretraining.pool import Pool, Unlabelled
 from medmm.fitting.pretraining.views import blank, chosen, corrupted, owners
 from medmm.modalities.records import Records
 from tests.fitting.pretraining.small_pretraining import FIELDS, drawn, problem
@@ -56,3 +56,12 @@ def test_a_pool_of_two_parts_is_drawn_as_one(tmp_path) -> None:
     assert all(torch.equal(one[name], other[name]) for name in inputs.names)
     assert len(pool.kept(pool.present[:, 0])) == int(whole.present[:, 0].sum()) < len(pool) == 20
     assert len(pool.rows_of("ct")) == int(whole.present[:, 0].sum())
+
+
+def test_unlabelled_of_a_family_or_site_that_is_scored_do_not_join() -> None:
+    """Labelled: two of each site. Of site c nobody is labelled; a divided site keeps nobody apart."""
+    others = Unlabelled({"records": list("abcd")}, {}, ["a", "b", "c", "own"], ["a", "a", "b", "b"])
+    assert others.joining(np.array([0, 1])).tolist() == [0, 2, 3]
+    assert others.joining(np.array([2, 3])).tolist() == [1, 2, 3]
+    assert others.joined("records", np.array([0, 1])) == ["a", "c", "d"]
+    assert others.joining(np.array([0, 2])).tolist() == others.joining(np.arange(4)).tolist() == [0, 1, 2, 3]

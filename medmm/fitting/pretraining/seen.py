@@ -1,0 +1,77 @@
+"""Who was pretrained on: a list beside the runs, which stays on this site.
+
+Pretrained encoders may travel and name nobody. So that a run does not hold out whom they have seen, the
+pseudonyms are kept under ``<runs>/pretraining/``, named by the hash of the encoders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from medmm.cohort.link import Cohort
+from medmm.cohort.site import site_mark
+from medmm.cohort.wholes import HELD_OUT
+from medmm.errors import ConfigError, OutputError
+from medmm.fitting.pretraining.beginning import Pretrained
+
+
+def note(runs: Path, sha256: str, pseudonyms: Sequence[str]) -> None:
+    """Keep the list of who was pretrained on.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    file = _file(runs, sha256)
+    partial = file.with_suffix(".partial")
+    body = {"site": site_mark(), "patients": sorted(pseudonyms)}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+            json.dump(body, stream)
+        partial.replace(file)
+    except OSError as error:
+        raise OutputError(f"{file} cannot be written ({error.strerror}); choose another --runs") from error
+
+
+def doubt(pretrained: Pretrained, cohort: Cohort, runs: Path) -> str:
+    """Return what cannot be known of the held-out patients; empty where surely nobody was pretrained on.
+
+    Args:
+        cohort: with everybody's split.
+        runs: folder of all runs.
+
+    Raises:
+        ConfigError: if patients who are held out were pretrained on.
+    """
+    held = {patient.pseudonym for patient in cohort.patients if patient.split == HELD_OUT}
+    seen = _seen(_file(runs, pretrained.sha256))
+    both = len(held & seen) if seen is not None else 0
+    if both:
+        raise ConfigError(
+            f"{both} of the {len(held)} patients held out here were pretrained on in `pretrained`"
+            f" ({pretrained.sha256[:12]}), so nothing measured on them would hold; run `medmm pretrain` anew"
+            " with this cohort and this division"
+        )
+    if not held or seen is not None or pretrained.cohort_digest == cohort.digest:
+        return ""
+    return (
+        f"{pretrained.sha256[:12]} was pretrained on another cohort, or on this one before it was changed,"
+        f" and no list of its patients is in {runs / 'pretraining'}: who is held out here may be among them"
+    )
+
+
+def _file(runs: Path, sha256: str) -> Path:
+    return runs / "pretraining" / f"{sha256}.json"
+
+
+def _seen(file: Path) -> set[str] | None:
+    """Return the list; None where there is none, or it is of another site's pseudonyms."""
+    try:
+        body = json.loads(file.read_text())
+        return set(body["patients"]) if body["site"] == site_mark() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
