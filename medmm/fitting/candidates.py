@@ -29,6 +29,7 @@ from medmm.fitting.predicting import predict
 from medmm.fitting.pretraining.beginning import Pretrained, fill, pretrained_on_split
 from medmm.fitting.pretraining.loop import Weights
 from medmm.fitting.pretraining.pool import Unlabelled
+from medmm.fitting.scaling import rescale, scaled
 from medmm.fitting.stacking import fit_stack
 from medmm.modality import Modality
 from medmm.network.fusion import LateMean as WeightedMean
@@ -297,7 +298,9 @@ class _Split:
             fill(encoder, self.begun[job.rpartition("/")[0]].get(name))
         seed = self.problem.seed(job)
         keys = [self.problem.keys[row] for row in rows]
-        held = select_set(self.problem.strata[rows], keys, share=settings.select_share, seed=seed)
+        strata = self.problem.tasks[0].strata(columns(labels)[rows, 0])
+        held = select_set(strata, keys, share=settings.select_share, seed=seed)
+        tasks = scaled(self.problem.tasks, labels[rows[~held]])
         self.histories[job] = fit_network(
             Job(
                 name=job,
@@ -314,12 +317,13 @@ class _Split:
                 auxiliary=together.auxiliary if together else 0.0,
                 modulate=together.modulate if together else 0.0,
                 multipliers={name: self.modalities[name].learning_rate_multiplier for name in inputs.names},
-                tasks=self.problem.tasks,
+                tasks=tasks,
                 weights=self.problem.recipe.outcomes,
             ),
             self.problem.work,
             on_epoch=self.problem.on_epoch,
         )
+        rescale(network, tasks, self.problem.tasks)
 
     def _out_of_fold(self, fusion: LateStack) -> dict[str, Float64]:
         """Return per modality the out-of-fold logits ``[patient]`` of the training patients, else NaN."""

@@ -207,7 +207,7 @@ class Ordinal(_Term):
 
 
 class Regression(_Term):
-    """Squared error in standard deviations of the training patients' labels."""
+    """Squared error in standard deviations of the labels of those who are trained on."""
 
     def __init__(self, centre: float, spread: float) -> None:
         super().__init__()

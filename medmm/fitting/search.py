@@ -233,7 +233,7 @@ class Searcher:
 
     def _trying(self, train: Ints, name: str) -> _Trying:
         problem, search = self.variants.problem, self.search
-        strata = [f"{stratum:g}" for stratum in problem.strata[train]]
+        strata = [f"{stratum:g}" for stratum in problem.tasks[0].strata(columns(problem.labels)[train, 0])]
         keys = [problem.keys[row] for row in train]
         folds = deal(strata, keys, folds=search.folds, seed=problem.seed(f"{name}/search"))
         rarest = min(strata.count(stratum) for stratum in set(strata) - {"-1"})
