@@ -76,10 +76,11 @@ def _identity(planned: Plan) -> dict[str, Any]:
 def _begun(planned: Plan, runs: Path) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     run = runs / f"{planned.recipe.name}-{stamp}-{secrets.token_hex(2)}"
+    identity = {"medmm": version("medmm")} | _identity(planned)
     make_private(runs)
     try:
         run.mkdir(mode=0o700)
-        (run / "run.json").write_text(json.dumps({"medmm": version("medmm")} | _identity(planned), indent=1))
+        (run / "run.json").write_text(json.dumps(identity, indent=1))
         planned.splits.save(run / "splits.json")
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write to {str(runs)!r}: {told(error)}; choose another --runs") from error
