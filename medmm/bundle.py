@@ -101,7 +101,7 @@ class Description(Declared):
             earlier one.
     """
 
-    schema_version: Literal[4] = 4
+    schema_version: Literal[5] = 5
     medmm_version: str
     created: str
     name: str

@@ -22,7 +22,8 @@ from medmm.fitting.preflight import preflight
 from medmm.fitting.promotion import Decision, decide
 from medmm.fitting.repeats import notice as few_events
 from medmm.fitting.repeats import over_repeats
-from medmm.fitting.routing import Routing
+from medmm.fitting.routing import ROUTED, Routing
+from medmm.fitting.shipping import as_shipped
 from medmm.outcome import Task
 from medmm.recipe import Recipe
 from medmm.report import plots
@@ -51,6 +52,12 @@ class Choice:
         """Which network scores whom; None where the recipe does not route."""
         return self.evidence.routing if self.evidence else None
 
+    def with_routed(self, out_of_fold: OutOfFold) -> OutOfFold:
+        """Add the routed log-odds of the first cross-validation, where submodels of its networks ship."""
+        if self.routing is None or not self.routing.submodels:
+            return out_of_fold
+        return replace(out_of_fold, logits={**out_of_fold.logits, ROUTED: self.routing.logits[0]})
+
     def to_json(self) -> dict[str, Any]:
         """Return what is added to metrics.json."""
         found: dict[str, Any] = {"search": dict(self.search)} if self.search else {}
@@ -77,6 +84,9 @@ def choose(problem: Problem, out_of_fold: OutOfFold, *, worst_finding: str | Non
     found = over_repeats(first, recipe, out_of_fold, problem.labels, present, names=names, images=images)
     evidence = weigh(
         recipe, out_of_fold, problem.labels, present, names=names, images=images, verdict=found.verdict
+    )
+    found = as_shipped(
+        found, evidence.routing, recipe, out_of_fold, problem.labels, present, names=names, images=images
     )
     decision = None
     if recipe.promotion is not None and found.overall is not None:
@@ -138,6 +148,7 @@ def said(decision: Decision | None, told: str, routing: Routing | None = None) -
     lines = [f"notice   {told}"] if told else []
     if routing:
         lines += [f"routing  patients with {route.pattern}: {route.sentence()}" for route in routing.routes]
+        lines += [f"ships    {routing.sentence()}"] if routing.submodels else []
     return lines + ([f"alias    {decision.sentence()}"] if decision else [])
 
 

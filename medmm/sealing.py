@@ -142,7 +142,8 @@ def seal(
         populations = {"population": fused.whole}
         populations |= {f"population-{name}": one.whole for name, one in sealed.items()}
         # Before the bundle takes its place: where there is a bundle, nothing of it is left to write.
-        _keep_local(run / "local", populations, problem, judgements, out_of_fold)
+        known = chosen.with_routed(out_of_fold) if chosen else out_of_fold
+        _keep_local(run / "local", populations, problem, judgements, known)
     return bundle.verify(run / "bundle")
 
 
@@ -379,6 +380,7 @@ def _keep_local(
     record = {
         "site": site_mark(),
         "pseudonyms": list(problem.pseudonyms),
+        "model": judgements[problem.tasks[0].name].model,
         "folds": out_of_fold.folds.tolist(),
         "calibrated": _listed(judgements[problem.tasks[0].name].calibrated),
         "outcomes": {name: _listed(judgement.calibrated) for name, judgement in judgements.items()},

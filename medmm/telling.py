@@ -18,6 +18,7 @@ from medmm.cohort.link import Cohort
 from medmm.cohort.spec import CohortSpec
 from medmm.cohort.split import Splits
 from medmm.dicom import certificate_summary
+from medmm.evaluation.comparison import Verdict
 from medmm.evaluation.kinds import IN_WORDS, RANKING
 from medmm.evaluation.subgroups import Subgroup
 from medmm.fitting.candidates import Problem
@@ -132,17 +133,23 @@ def training_page(
             FlowStep("trained on", len(planned.patients)),
         ),
         predictors=tuple(sorted(predictors, key=lambda predictor: predictor.name != "fused")),
+        shipped=choice.routing.sentence() if choice.routing else "",
         decided=decided_table(only.figures, only.threshold) if only else None,
         verdict=only.verdict if only else None,
         outcomes=() if only else _outcome_tables(judgements),
-        verdicts=()
-        if only
-        else tuple((each.task.named, each.verdict) for each in judgements.values() if each.verdict),
+        verdicts=_verdicts(judgements, only),
         chosen=chosen_sections(choice.evidence, choice.decision) if choice.evidence else None,
         curves=tuple(curves),
         settings=tuple((key, str(value)) for key, value in recipe.fitting.model_dump().items()),
         warnings=(*notices, *_flat(judgements)),
     )
+
+
+def _verdicts(judgements: Mapping[str, Judgement], only: Judgement | None) -> tuple[tuple[str, Verdict], ...]:
+    """Return the verdicts besides the one that has a place of its own: about what ships, or per outcome."""
+    if only is not None:
+        return (("what ships", only.shipped),) if only.shipped else ()
+    return tuple((each.task.named, each.verdict) for each in judgements.values() if each.verdict)
 
 
 def _only_binary(judgements: Mapping[str, Judgement]) -> Judgement | None:
@@ -212,6 +219,8 @@ def _track_outcome(run: tracking.Run, judgement: Judgement, prefix: str) -> None
     )
     if judgement.overall is not None:
         run.figure(f"{prefix}calibration", plots.calibration(judgement.overall))
+    if judgement.shipped:
+        run.text(f"{prefix}verdict_of_shipped", judgement.shipped.sentence())
     if judgement.verdict:
         gains = {f"fused - {name}": gain for name, gain in judgement.verdict.differences.items()}
         run.figure(f"{prefix}verdict", plots.intervals(gains, title=judgement.verdict.word, reference=0.0))
@@ -244,6 +253,7 @@ def summary(trained: Trained) -> list[str]:
         lines.append(
             judgement.verdict.sentence() if judgement.verdict else "no image to judge, or nothing beside it"
         )
+        lines += [judgement.shipped.sentence()] if judgement.shipped else []
     lines += [f"notice   {notice}" for notice in _flat(trained.judgements)]
     lines += choosing.said(trained.decision, trained.notice, trained.routing)
     lines.append(f"report   {trained.run / 'training.html'}")
@@ -271,9 +281,9 @@ def _binary_lines(judgement: Judgement) -> list[str]:
     for model, measures in judgement.figures.items():
         patients, events = judgement.counts[model]
         lines.append(f"{model:<12} AUROC {measures['auroc']}  of {patients} patients, {events} positive")
-    fused = judgement.figures["fused"]
+    own = judgement.figures[judgement.model]
     lines.append(
-        f"deciding     accuracy {fused['accuracy']}, recall {fused['recall']}, F1 {fused['f1']}"
+        f"deciding     accuracy {own['accuracy']}, recall {own['recall']}, F1 {own['f1']}"
         f" at a risk of {judgement.threshold or 0.5:.2g}, out-of-fold"
     )
     return lines

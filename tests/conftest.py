@@ -157,6 +157,14 @@ def small_run(once: Once, written: Path) -> SmallRun:
     return SmallRun(once("small_run", make))
 
 
+@pytest.fixture(scope="session")
+def routed(once: Once, written: Path) -> SmallRun:
+    """A run whose bundle has submodels (tests/routed.py), to be read, never changed."""
+    from tests.routed import make
+
+    return SmallRun(once("routed", lambda folder: make(folder, written, RECIPE)))
+
+
 @pytest.fixture
 def small_copy(small_run: SmallRun, tmp_path: Path) -> SmallRun:
     """A copy of the small run that a test may change."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 import shutil
@@ -100,6 +101,7 @@ def told(row: Score) -> tuple[object, ...]:
         dict(row.as_of_days),
         row.undated,
         row.warnings,
+        row.submodel,
     )
 
 
@@ -141,6 +143,35 @@ def test_promise_1_every_patient_and_file_is_accounted_for(demo):
     assert all(row.status == "scored" or row.reason for row in rows)
 
 
+def test_promise_1_every_patient_of_a_bundle_with_submodels_is_accounted_for(routed):
+    """By what scored whom, and each modality of each: used, not looked at, or absent for a reason."""
+    rows = score(routed.bundle, routed.data, root=routed.data)
+    linked = open_cohort(routed.data, routed.data, outcomes=False)
+    for account in linked.flow.accounts:
+        assert sum(account.parts.values()) == account.total, account.name
+    on_disk = sum(path.is_file() for path in (routed.data / "dicom").rglob("*"))
+    assert linked.flow.files.total == on_disk
+    assert len({row.subject_id for row in rows}) == len(rows) == linked.flow.subjects.total
+    kept = {patient.subject_id for patient in linked.patients}
+    assert kept < {row.subject_id for row in rows}
+    bundle = bundles.load(routed.bundle)
+    shipped = {part.name: part for part in bundle.description.submodels}
+    scored = [row for row in rows if row.status == "scored"]
+    by = {name: sum(row.submodel == name for row in scored) for name in ("", *shipped)}
+    assert sum(by.values()) + sum(row.status == "refused" for row in rows) == len(rows)
+    assert min(by[name] for name in shipped) > 0
+    for row in rows:
+        assert row.status == "scored" or row.reason
+        if row.subject_id in kept:
+            assert set(row.modalities) == set(bundle.description.modalities)
+            assert all(row.modalities.values())
+        there = {name for name, word in row.modalities.items() if word in ("used", "not_in_submodel")}
+        if row.submodel:
+            part = shipped[row.submodel]
+            assert there == set(part.pattern)
+            assert {n for n, word in row.modalities.items() if word == "used"} == set(part.uses)
+
+
 def test_promise_2_nothing_later_reaches_a_score(demo, tmp_path):
     chosen = subjects(demo, 3)
     before = [scored_alone(demo, subject) for subject in chosen]
@@ -166,11 +197,14 @@ def test_promise_2_nothing_later_reaches_a_score(demo, tmp_path):
     assert [scored_alone(demo, subject, later) for subject in chosen] == before
 
 
-def test_promise_2_whatever_is_later_may_change_and_no_score_does(small_run, tmp_path):
+@pytest.mark.parametrize("named", ["small_run", "routed"])
+def test_promise_2_whatever_is_later_may_change_and_no_score_does(named, request, tmp_path):
     """Images, results known later, notes and follow-up: changed and added after the moment, bit for bit."""
-    before = score(small_run.bundle, small_run.data, root=small_run.data)
+    run = request.getfixturevalue(named)
+    before = score(run.bundle, run.data, root=run.data)
+    assert (len({row.submodel for row in before}) > 1) == (named == "routed")
     later = tmp_path / "later"
-    shutil.copytree(small_run.data, later)
+    shutil.copytree(run.data, later)
     moments = {row["patient_id"]: row["assessed_at"] for row in rows_of(later / "records.csv")}
     results = rows_of(later / "biomarkers.csv")
     in_time, after = [], 0
@@ -191,7 +225,7 @@ def test_promise_2_whatever_is_later_may_change_and_no_score_does(small_run, tmp
     (later / "followup.csv").write_text("anything\nat all\n")
     changed, added = change_later_images(later / "dicom", moments)
     assert min(changed, added) > 10
-    scored = score(small_run.bundle, later, root=later)
+    scored = score(run.bundle, later, root=later)
     assert [told(row) for row in scored] == [told(row) for row in before]
     assert sum(row.modalities["ct"] == "used" for row in before) > 20
 
@@ -238,6 +272,26 @@ def test_promise_4_attributions_add_up_to_the_logit(demo):
             for name, part in parts.fields.items():
                 own = sum(v for n, v in zip(part.names, part.values, strict=True) if n not in shares)
                 assert own == pytest.approx(shares[name], abs=TOLERANCE)
+
+
+def test_promise_4_the_number_of_a_score_is_the_sum_of_its_explanation(routed):
+    """Of patients whom a submodel scores: base and shares add up to the logit that `score` gives."""
+    scored = {row.subject_id: row for row in score(routed.bundle, routed.data, root=routed.data)}
+    bundle = bundles.load(routed.bundle)
+    explainer = Explainer(bundle, {name: m.declaration for name, m in bundle.modalities.items()})
+    linked = open_cohort(routed.data, routed.data, outcomes=False)
+    counted = dict.fromkeys((part.name for part in bundle.description.submodels), 0)
+    for patient in linked.patients:
+        row = scored[patient.subject_id]
+        if counted.get(row.submodel, 3) == 3:
+            continue
+        counted[row.submodel] += 1
+        parts = explainer.explain(explainer.scorer.observe(patient))
+        assert parts.route.name == row.submodel
+        for part in (parts.modalities, *parts.fields.values()):
+            total = part.base + sum(part.values)
+            assert total == pytest.approx(row.outcomes["deterioration"].logit, abs=TOLERANCE)
+    assert set(counted.values()) == {3}
 
 
 def test_promise_4_a_map_that_fails_its_gate_is_withheld(demo):
@@ -292,6 +346,31 @@ def test_promise_5_the_image_must_earn_its_place(demo):
     assert verdict["word"] in ("helps", "does not help", "cannot tell")
     assert " ".join(verdict["sentence"].split()) in " ".join(demo.printed.split())
     assert {"tables", "trees", "logistic", "ct", "records", "biomarkers"} == set(verdict["differences"])
+
+
+def test_promise_5_the_image_must_earn_its_place_in_what_ships(routed, door, tmp_path):
+    """The fused network is compared, and so are the scores of the networks that take its place."""
+    metrics = bundles.load(routed.bundle).metrics
+    rivals = {"tables", "trees", "logistic", "ct", "records", "biomarkers", "late_mean"}
+    assert rivals == set(metrics["verdict"]["differences"])
+    told = metrics["verdict_of_shipped"]
+    assert told["word"] in ("helps", "does not help", "cannot tell")
+    assert rivals | {"fused"} == set(told["differences"])
+    assert "what ships (routed) has an AUROC of" in told["sentence"]
+    said = f"--cohort {routed.data} --root {routed.data} --folds --out {tmp_path}"
+    done = door("explain", routed.bundle, *said.split())
+    assert done.code == 0, done.err
+    texts = {
+        "terminal": (routed.folder / "told.txt").read_text(),
+        "card": (routed.bundle / "MODEL_CARD.md").read_text(),
+        "training": (routed.run / "training.html").read_text(),
+        "cohort": next(tmp_path.glob("*.html")).read_text(),
+    }
+    for name, text in texts.items():
+        plain = " ".join(html.unescape(text).split())
+        assert " ".join(told["sentence"].split()) in plain, name
+        figure, *_ = metrics["verdict"]["aurocs"]["fused"]
+        assert f"the fused model has an AUROC of {figure:.2f} (" in plain, name
 
 
 def test_the_planted_signal_is_found(demo):

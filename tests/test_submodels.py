@@ -2,76 +2,33 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from medmm import bundle as bundles
-from medmm import choosing
-from medmm import train as training
 from medmm.attribution.game import TOLERANCE
 from medmm.attribution.image import integrated_gradients
-from medmm.calibration import Platt
 from medmm.cohort.access import open_cohort
 from medmm.errors import BundleError
 from medmm.explain.explainer import Explainer
 from medmm.explain.images import image_evidence
 from medmm.explain.patient import patient_page
-from medmm.fitting.assemble import assemble
-from medmm.fitting.crossval import repeat
-from medmm.fitting.routing import Route, Routing
 from medmm.outputs.table import from_json, read_scores, to_json, write_scores
 from medmm.report.patient import render_patient
-from medmm.sealing import seal
+from tests.routed import ALL, SECOND, TABLES
 
 pytestmark = pytest.mark.xdist_group("small")
-
-ALL, TABLES = ("ct", "records", "biomarkers"), ("records", "biomarkers")
-SECOND = Platt(0.5, -1.0)
-
-
-def chosen(names: tuple[str, ...], model: str, calibration: Platt | None) -> Route:
-    return Route(names, 40, 20, model, {}, {}, None, calibration)
-
-
-@pytest.fixture(scope="session")
-def routed(once, written):
-    """A run whose patients with everything are scored by `late_mean`, and those without a CT by `records`."""
-
-    def make(folder: Path) -> None:
-        from tests.conftest import RECIPE
-
-        shutil.copytree(written, folder / "data")
-        more = "\nfinal_model: fold_ensemble\ncomparison: {fusions: [late_mean]}\nrouting: never_worse\n"
-        (folder / "recipe.yaml").write_text(RECIPE + more)
-        planned = training.plan(folder, root=folder / "data", smoke=True)
-        run = training.open_run(planned, folder / "runs")
-        problem = assemble(
-            planned.recipe, planned.cohort, planned.patients, work=run / "fits", cache=folder / "cache"
-        )
-        out_of_fold = repeat(problem, planned.folds, ())
-        choice = choosing.choose(problem, out_of_fold, worst_finding=None)
-        assert choice.evidence is not None
-        assert not choice.routing.submodels  # two epochs of sixty patients: nothing is surely better
-        routes = (
-            chosen(ALL, "late_mean", Platt(1.0, 0.0)),
-            chosen(TABLES, "records", SECOND),
-            chosen(("records",), "fused", None),
-        )
-        forced = replace(choice.evidence, routing=Routing(routes, choice.routing.logits))
-        told = {"run": run, "spec": planned.spec, "cohort_digest": planned.cohort.digest}
-        seal(problem, out_of_fold, choice.judgements, chosen=replace(choice, evidence=forced), **told)
-
-    return once("routed", make)
 
 
 @pytest.fixture
 def bundle(routed):
-    return bundles.load(next(routed.glob("runs/*/bundle")))
+    return bundles.load(routed.bundle)
 
 
 @pytest.fixture
@@ -82,7 +39,7 @@ def explainer(bundle):
 @pytest.fixture
 def observations(routed, explainer):
     """Per route, some patients."""
-    linked = open_cohort(routed / "data", routed / "data", outcomes=False)
+    linked = open_cohort(routed.data, routed.data, outcomes=False)
     by_route = {}
     for seen in map(explainer.scorer.observe, linked.patients):
         if not explainer.scorer.refusal(seen):
@@ -128,7 +85,7 @@ def test_what_a_submodel_does_not_look_at_changes_nothing(observations, explaine
 
 
 def test_one_patient_scores_the_same_alone_in_a_batch_and_in_another_order(routed, bundle, door, tmp_path):
-    data = routed / "data"
+    data = routed.data
     arguments = ("score", bundle.folder, "--cohort", data, "--root", data)
     assert door(*arguments, "--out", tmp_path / "all.parquet").code == 0
     whole = {row.subject_id: row for row in read_scores(tmp_path / "all.parquet")}
@@ -197,13 +154,13 @@ def test_a_page_and_the_card_say_which_submodel_scored(explainer, observations, 
     assert "these modalities (records + biomarkers)" in page
     card = (bundle.folder / "MODEL_CARD.md").read_text()
     assert "submodels for ct + records + biomarkers, records + biomarkers" in card
-    assert "Promotion: the recipe has no rule" in card
+    assert "Promotion: candidate only, by routed; " in card
 
 
 @pytest.mark.parametrize("file", ["fusion.onnx", "calibration.json", "weights.safetensors"])
 def test_a_changed_file_of_a_submodel_is_seen(routed, tmp_path, file):
     copy = tmp_path / "bundle"
-    shutil.copytree(next(routed.glob("runs/*/bundle")), copy)
+    shutil.copytree(routed.bundle, copy)
     place = copy / "submodels" / "records+biomarkers" / file
     place.write_bytes(place.read_bytes()[:-1] + b" ")
     with pytest.raises(BundleError, match="submodels/records"):
@@ -211,7 +168,7 @@ def test_a_changed_file_of_a_submodel_is_seen(routed, tmp_path, file):
 
 
 def test_nothing_of_a_patient_travels_with_a_submodel(routed, bundle):
-    linked = open_cohort(routed / "data", routed / "data")
+    linked = open_cohort(routed.data, routed.data)
     words = {p.subject_id for p in linked.patients if len(p.subject_id) > 4}
     words |= {p.pseudonym for p in linked.patients}
     for file in (path for path in (bundle.folder / "submodels").rglob("*") if path.is_file()):
@@ -232,4 +189,56 @@ def test_a_submodel_that_takes_an_encoder_from_nowhere_is_refused(bundle, explai
     odd = replace(bundle, description=bundle.description.model_copy(update={"submodels": (first, strange)}))
     with pytest.raises(BundleError, match="which is none"):
         Scorer(odd, {})
-    assert json.loads((bundle.folder / "bundle.json").read_text())["schema_version"] == 4
+    assert json.loads((bundle.folder / "bundle.json").read_text())["schema_version"] == 5
+
+
+def test_the_training_patients_are_judged_by_what_ships_and_the_pages_say_so(routed, bundle, door, tmp_path):
+    """`explain --folds` gives the routed scores, out-of-fold, and the submodel that explains each patient."""
+    metrics = bundle.metrics
+    assert metrics["model"] == "routed"
+    assert metrics["promotion"]["model"] == "routed"
+    record = json.loads((routed.run / "local" / "training.json").read_text())
+    assert record["model"] == "routed"
+    assert record["calibrated"] == record["logits"]["routed"] != record["logits"]["fused"]
+    arguments = ("--cohort", routed.data, "--root", routed.data, "--folds", "--out", tmp_path)
+    done = door("explain", bundle.folder, *arguments)
+    assert done.code == 0, done.err
+    page = html.unescape(next(tmp_path.glob("*.html")).read_text())
+    assert "out-of-fold scores of the training patients, routed" in page
+    auroc, *_ = metrics["out_of_fold"]["routed"]["auroc"]
+    tile = re.search(r"Discrimination \(AUROC\)</dt><dd><b>([^<]*)</b>", page)
+    assert tile
+    assert float(tile[1]) == pytest.approx(auroc, abs=0.0051)
+    assert "Which network scores whom" in page
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", page.split("Which network scores whom")[1], re.S)
+    told = [re.sub(r"<[^>]*>", "|", row) for row in rows[:3]]
+    assert any("ct + records + biomarkers" in row and "late_mean" in row for row in told), told
+    assert any(row.count("records") == 3 and "biomarkers" in row for row in told), (
+        told
+    )  # looks at records alone
+    training = html.unescape((routed.run / "training.html").read_text())
+    assert "What ships is `routed`: patients with ct + records + biomarkers by late_mean;" in training
+    assert "What ships against each other model" in training
+    assert "Held against these rules: routed, out-of-fold." in training
+    assert "ships    What ships is `routed`" in (routed.folder / "told.txt").read_text()
+
+
+def test_the_figures_of_the_fused_network_alone_are_not_taken_for_those_of_what_ships(
+    bundle, explainer, observations
+):
+    """Sensitivity, pattern and threshold on a patient's page are of the routed scores."""
+    measures = bundle.metrics["out_of_fold"]
+    assert measures["routed"]["recall"] != measures["fused"]["recall"]
+    for some in observations.values():
+        page = patient_page(explainer, some[0].patient)
+        assert page.risk.sensitivity.value == measures["routed"]["recall"][0]
+        assert page.how_good is None or page.how_good.pattern in {
+            g["name"] for g in bundle.metrics["patterns"]
+        }
+    shown = {group["name"]: group["auroc"] for group in bundle.metrics["patterns"] if group["auroc"]}
+    cells = {
+        c["pattern"]: c["auroc"]
+        for c in bundle.metrics["availability"]
+        if c["model"] == "routed" and c["auroc"]
+    }
+    assert shown == cells != {}

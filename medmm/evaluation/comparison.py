@@ -55,6 +55,7 @@ class Verdict:
         differences: AUROC of the fused model minus that of each other model; empty with ``aurocs``.
         margin: the smallest gain that would count.
         measure: what is compared, "AUROC" unless the outcome is of another kind.
+        model: what is asked about in place of the fused model, and "gains" over the others.
     """
 
     word: Word
@@ -64,6 +65,7 @@ class Verdict:
     differences: Mapping[str, Estimate]
     margin: float
     measure: str = "AUROC"
+    model: str = FUSED
 
     def sentence(self) -> str:
         """Return the verdict in plain words, with its figures."""
@@ -78,8 +80,9 @@ class Verdict:
         article = "an" if self.measure == "AUROC" else "a"
         if not self.aurocs:
             return f"{asked}, no event can be compared with a non-event of the same fold."
+        named = "the fused model" if self.model == FUSED else f"what ships ({self.model})"
         return (
-            f"{asked}, out-of-fold, the fused model has {article} {self.measure} of {self.aurocs[FUSED]}; "
+            f"{asked}, out-of-fold, {named} has {article} {self.measure} of {self.aurocs[self.model]}; "
             f"{'; '.join(self._against())} (95 % intervals)."
         )
 
@@ -89,17 +92,19 @@ class Verdict:
         rivals = [name for name in rest if name in TABLE_ONLY]
         best = max(rivals, key=lambda name: self.aurocs[name].value)
         parts = []
-        if TABLES in rest:
+        same = self.model == FUSED and TABLES in rest  # the network that ships may be of another fusion
+        if same:
             which = "without it, also the best rival," if best == TABLES else "without it"
             parts.append(
                 f"the image adds {self._gain(TABLES)} to the same network {which} ({self._of(TABLES)})"
             )
-        if best != TABLES:
+        if best != TABLES or not same:
             parts.append(
                 f"against the best rival without the image ({self._of(best)}) the difference is "
                 f"{self._gain(best)}"
             )
-        others = [name for name in rest if name not in (TABLES, best)]
+        told = (TABLES, best) if same else (best,)
+        others = [name for name in rest if name not in told]
         return parts + [f"{self._of(name)}, difference {self._gain(name)}" for name in others]
 
     def _excluding(self) -> str:
@@ -181,6 +186,7 @@ def verdict_by(
     folds: Ints,
     *,
     measure: str,
+    model: str = FUSED,
     margin: float = MARGIN,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -188,19 +194,20 @@ def verdict_by(
     """Compare by another measure than a binary outcome's AUROC; see :func:`verdict`.
 
     Args:
-        measures: per model, what is compared, as a function of weights; "fused" and a table-only one among
-            them.
+        measures: per model, what is compared, as a function of weights; ``model`` and a table-only one
+            among them.
         strata: ``[patient]``, groups inside which patients are redrawn.
         folds: ``[patient]``.
         measure: its name in words.
+        model: what is compared with the others.
         margin: the smallest gain that would count.
         resamples: number of bootstrap resamples.
         seed: of the bootstrap.
     """
-    others = [name for name in measures if name != FUSED]
-    gains = {f"{FUSED} - {name}": _gain(measures[FUSED], measures[name]) for name in others}
+    others = [name for name in measures if name != model]
+    gains = {f"{model} - {name}": _gain(measures[model], measures[name]) for name in others}
     found = bootstrap({**measures, **gains}, strata, folds, resamples=resamples, seed=seed)
-    differences = {name: found[f"{FUSED} - {name}"] for name in others}
+    differences = {name: found[f"{model} - {name}"] for name in others}
     return Verdict(
         word=_word([differences[name] for name in TABLE_ONLY if name in differences], margin),
         patients=len(strata),
@@ -209,6 +216,7 @@ def verdict_by(
         differences=differences,
         margin=margin,
         measure=measure,
+        model=model,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +94,12 @@ def less(one: Measure, other: Measure) -> Measure:
 
 
 def delong_difference(
-    labels: npt.ArrayLike, one: npt.ArrayLike, other: npt.ArrayLike, folds: npt.ArrayLike | None = None
+    labels: npt.ArrayLike,
+    one: npt.ArrayLike,
+    other: npt.ArrayLike,
+    folds: npt.ArrayLike | None = None,
+    *,
+    comparisons: int = 1,
 ) -> DeLong:
     """Compare the AUROCs of two models on the same patients.
 
@@ -106,6 +112,8 @@ def delong_difference(
         one: ``[patient]`` or ``[repeat, patient]``, any finite scale.
         other: the same, of the model to compare with.
         folds: of the shape of the scores; without them, all scores are of one model each.
+        comparisons: how many are made in one go; the interval is then Bonferroni's, and all of them hold
+            together with 95 %. The p value is of this comparison alone.
 
     Source: DeLong et al. 1988, with the ranks of Sun & Xu 2014.
 
@@ -123,7 +131,8 @@ def delong_difference(
         components.append(first[1] - second[1])
     gain = float(np.mean(gains))
     error = float(np.sqrt(np.square(np.mean(components, axis=0)).sum()))
-    return DeLong(Estimate(gain, gain - NORMAL_95 * error, gain + NORMAL_95 * error), _p_value(gain, error))
+    wide = (NORMAL_95 if comparisons == 1 else NormalDist().inv_cdf(1 - 0.025 / comparisons)) * error
+    return DeLong(Estimate(gain, gain - wide, gain + wide), _p_value(gain, error))
 
 
 def _components(truth: Bools, scores: Float64, folds: Ints) -> tuple[float, Float64]:

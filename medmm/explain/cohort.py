@@ -13,11 +13,11 @@ from medmm.calibration import sigmoid
 from medmm.cohort.link import Cohort
 from medmm.errors import DataError
 from medmm.evaluation.calibrate import agreement, cross_fitted
-from medmm.evaluation.comparison import Verdict
+from medmm.evaluation.comparison import FUSED, Verdict
 from medmm.evaluation.decisions import Operating, net_benefit, threshold_table
 from medmm.evaluation.discrimination import performance
 from medmm.evaluation.resampling import Estimate
-from medmm.evaluation.subgroups import Subgroup, availability
+from medmm.evaluation.subgroups import SMALL_CELL, Subgroup, availability
 from medmm.explain.courses import newest_number
 from medmm.explain.explainer import Explained, Explainer, OutOfFoldRecord
 from medmm.explain.kinds import kinds_page
@@ -25,6 +25,7 @@ from medmm.explain.patient import estimate, provenance
 from medmm.explain.predicted import only_binary
 from medmm.explain.waterfalls import label_of
 from medmm.fitting.judgement import groups
+from medmm.fitting.routing import ROUTED
 from medmm.held_out import open_held_out
 from medmm.report.cohort import (
     CohortPage,
@@ -34,7 +35,7 @@ from medmm.report.cohort import (
     Share,
     SwarmField,
 )
-from medmm.report.facts import FlowStep, Predictor
+from medmm.report.facts import FlowStep, Predictor, Table
 from medmm.sample import Absence, Patient, TimedSeries
 from medmm.scorer import Observed
 
@@ -55,10 +56,12 @@ class Judged:
     """The patients of a page and how they were scored.
 
     Attributes:
-        raw: ``[patient]``, uncalibrated logits; of the folds' own models, or of the bundle.
+        raw: ``[patient]``, logits that rank; of the folds' own models, or of the bundle. Uncalibrated, but
+            of several networks calibrated, which gives them one scale.
         logits: ``[patient]``, calibrated.
         folds: ``[patient]``; all 0 when the bundle scored them.
         rivals: per other model, uncalibrated logits ``[patient]``, NaN where it cannot score.
+        model: whose logits these are: "fused", or "routed" where submodels score some of the patients.
     """
 
     patients: Sequence[Patient]
@@ -68,6 +71,7 @@ class Judged:
     logits: Float64
     folds: Ints
     rivals: Mapping[str, Float64]
+    model: str
 
 
 def cohort_page(
@@ -88,7 +92,7 @@ def cohort_page(
         title=description.name,
         question=description.question,
         intended_use=description.intended_use,
-        source="held-out patients" if held_out else "out-of-fold scores of the training patients",
+        source=_source(judged, held_out=held_out),
         patients=len(labels),
         events=int(labels.sum()),
         provenance=provenance(explainer),
@@ -96,6 +100,8 @@ def cohort_page(
         missingness=_missingness(explainer, judged),
         predictors=_predictors(judged),
         verdict=None if held_out else _verdict(explainer),
+        verdicts=() if held_out else _verdict_of_shipped(explainer),
+        scored_by=_scored_by(explainer, judged),
         thresholds=_thresholds(explainer, labels, risks),
         chosen_threshold=description.threshold,
         histogram=_histogram(labels, risks),
@@ -109,6 +115,16 @@ def cohort_page(
     )
 
 
+def _source(judged: Judged, *, held_out: bool) -> str:
+    """Return whose scores these are, in words."""
+    if held_out:
+        return "held-out patients"
+    found = "out-of-fold scores of the training patients"
+    if judged.model == FUSED:
+        return found
+    return f"{found}, routed: each by the network, and the calibration, that were chosen without the fold"
+
+
 def _held_out(explainer: Explainer, cohort: Cohort, progress: Progress | None) -> Judged:
     outcome = explainer.description.outcome
     patients, _ = open_held_out(explainer.bundle, cohort)
@@ -120,11 +136,11 @@ def _held_out(explainer: Explainer, cohort: Cohort, progress: Progress | None) -
         patients=[patients[index] for index in scored],
         observed=seen,
         labels=np.array([patients[index].targets[outcome] for index in scored]),
-        # Logits of several networks have one scale only once they are calibrated.
         raw=calibrated if scorer.routes else logits[scored],
         logits=calibrated,
         folds=np.zeros(len(scored), dtype=np.int64),
         rivals={},
+        model=ROUTED if scorer.routes else FUSED,
     )
 
 
@@ -145,8 +161,9 @@ def _out_of_fold(explainer: Explainer, cohort: Cohort, progress: Progress | None
     labels = np.array([patient.targets[outcome] for patient in patients])
     observed, _ = _observed(explainer, patients, progress)
     logits = {model: values[rows] for model, values in training.logits.items()}
-    fused = logits.pop("fused")
-    return Judged(patients, observed, labels, fused, training.calibrated[rows], training.folds[rows], logits)
+    own = logits.pop(training.model)
+    calibrated, folds = training.calibrated[rows], training.folds[rows]
+    return Judged(patients, observed, labels, own, calibrated, folds, logits, training.model)
 
 
 def _calibrated(logits: Float64, labels: Float64, folds: Ints) -> Float64:
@@ -218,10 +235,10 @@ def _missingness(explainer: Explainer, judged: Judged) -> tuple[Missingness, ...
 
 def _predictors(judged: Judged) -> tuple[Predictor, ...]:
     made = []
-    for name, raw in {"fused": judged.raw, **judged.rivals}.items():
+    for name, raw in {judged.model: judged.raw, **judged.rivals}.items():
         rows = np.isfinite(raw)
         labels, folds = judged.labels[rows], judged.folds[rows]
-        risks = judged.logits if name == "fused" else _calibrated(raw, judged.labels, judged.folds)
+        risks = judged.logits if name == judged.model else _calibrated(raw, judged.labels, judged.folds)
         ranking, weighed = (performance(labels, values[rows], folds) for values in (raw, risks))
         figures = (ranking["auroc"], ranking["auprc"], weighed["brier"])
         made.append(Predictor(name, len(labels), int(labels.sum()), *figures))
@@ -243,6 +260,35 @@ def _verdict(explainer: Explainer) -> Verdict | None:
     )
 
 
+def _verdict_of_shipped(explainer: Explainer) -> tuple[tuple[str, str], ...]:
+    """Return what the training run said of the networks that ship, where that is not the fused one alone."""
+    found = explainer.bundle.metrics["verdict_of_shipped"]
+    return (("What ships", found["sentence"]),) if found else ()
+
+
+def _scored_by(explainer: Explainer, judged: Judged) -> Table | None:
+    """Return which network of the bundle scores, and explains, how many; None where there is one."""
+    if not explainer.scorer.routes:
+        return None
+    routes = [explainer.scorer.route(seen) for seen in judged.observed]
+    counted = Counter((route.submodel.model if route.submodel else FUSED, route.name) for route in routes)
+    uses = {route.name: ", ".join(route.uses) for route in routes}
+    rows = tuple(
+        (
+            " + ".join(name.split("+")) if name else "any other modalities",
+            model,
+            uses[name],
+            f"{count}" if count >= SMALL_CELL else f"fewer than {SMALL_CELL}",
+        )
+        for (model, name), count in counted.most_common()
+    )
+    return Table(
+        ("patients with", "scored and explained by", "which looks at", "patients"),
+        rows,
+        "The bundle's own networks. Out-of-fold figures are of the folds' choices, made without the fold.",
+    )
+
+
 def _estimates(triples: Mapping[str, list[float | None]]) -> dict[str, Estimate]:
     return {name: found for name, triple in triples.items() if (found := estimate(triple))}
 
@@ -259,8 +305,8 @@ def _histogram(labels: Float64, risks: Float64) -> Histogram:
 
 
 def _net_benefit(judged: Judged, risks: Float64) -> NetBenefit:
-    asked = {"fused": risks}
-    for name in ("tables", "trees"):
+    asked = {judged.model: risks}
+    for name in (FUSED, "tables", "trees"):
         if name in judged.rivals and np.isfinite(judged.rivals[name]).all():
             asked[name] = np.asarray(sigmoid(_calibrated(judged.rivals[name], judged.labels, judged.folds)))
     curves = net_benefit(judged.labels, asked, GRID)

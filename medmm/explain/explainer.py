@@ -80,14 +80,16 @@ class OutOfFoldRecord:
 
     Attributes:
         folds: ``[patient]``.
-        calibrated: of the fused model, calibrated by the other folds.
-        logits: per model, uncalibrated.
+        calibrated: of what ships, calibrated by the other folds.
+        logits: per model, uncalibrated; "routed" is calibrated by the other folds, as its networks differ.
+        model: what ships: "fused", or "routed" where submodels score some of the patients.
     """
 
     pseudonyms: tuple[str, ...]
     folds: Ints
     calibrated: Float64
     logits: Mapping[str, Float64]
+    model: str
 
 
 class Explainer:
@@ -185,6 +187,7 @@ class Explainer:
             folds=np.array(record["folds"], dtype=np.int64),
             calibrated=np.array(record["calibrated"], dtype=np.float64),
             logits=as_logits,
+            model=record["model"],
         )
 
     @property

@@ -151,8 +151,6 @@ def provenance(explainer: Explainer) -> Provenance:
 def how_good(explainer: Explainer, observed: Observed) -> HowGood | None:
     """Return the out-of-fold figures of patients with the same modalities, or None where there are none."""
     name = " + ".join(n for n in explainer.description.modalities if n in observed.inputs)
-    if explainer.scorer.route(observed).submodel is not None:
-        return _how_good_routed(explainer, name)
     for group in explainer.bundle.metrics["patterns"]:
         if group["name"] != name or group["auroc"] is None or group["calibration"] is None:
             continue
@@ -170,24 +168,6 @@ def how_good(explainer: Explainer, observed: Observed) -> HowGood | None:
     return None
 
 
-def _how_good_routed(explainer: Explainer, name: str) -> HowGood | None:
-    """Return the figures of the choices that were made without each patient's fold."""
-    for cell in explainer.bundle.metrics.get("availability", ()):
-        if (cell["pattern"], cell["model"]) == (name, "routed") and cell["auroc"] and cell["events"]:
-            observed = cell["events"] / cell["patients"]
-            return HowGood(
-                pattern=name,
-                source="out-of-fold",
-                patients=cell["patients"],
-                events=cell["events"],
-                auroc=estimate(cell["auroc"]),
-                slope=estimate(cell["calibration_slope"]),
-                expected=cell["expected_to_observed"] * observed,
-                observed=observed,
-            )
-    return None
-
-
 def estimate(triple: list[float | None]) -> Estimate | None:
     """Return an estimate from the JSON triple of a bundle's metrics; None where it is undefined."""
     if any(part is None for part in triple):
@@ -200,9 +180,8 @@ def _risk(explainer: Explainer, explained: Explained, patient: Patient) -> Risk:
     calibration = explained.route.calibrations[description.outcome]
     assert isinstance(calibration, Platt)
     outcome = explainer.scorer.outcome(explained.logit, explained.route)
-    measures = explainer.bundle.metrics["out_of_fold"]["fused"]
-    # Sensitivity and specificity are the fused network's; nothing of the kind is known of a submodel.
-    with_threshold = description.threshold is not None and part is None
+    metrics = explainer.bundle.metrics
+    measures = metrics["out_of_fold"][metrics["model"]]
     assert outcome.probability is not None
     return Risk(
         probability=outcome.probability,
@@ -212,7 +191,7 @@ def _risk(explainer: Explainer, explained: Explained, patient: Patient) -> Risk:
         calibration=Calibration(
             method="Platt, on the folds' own models",
             patients=part.calibrated_on if part else description.calibrated_on,
-            events=part.positives if part else measures["events"],
+            events=part.positives if part else metrics["out_of_fold"]["fused"]["events"],
             slope=calibration.slope,
             intercept=calibration.intercept,
         ),
@@ -221,8 +200,8 @@ def _risk(explainer: Explainer, explained: Explained, patient: Patient) -> Risk:
         decision={"positive": "above the threshold", "negative": "below the threshold"}.get(
             outcome.decision, ""
         ),
-        sensitivity=estimate(measures["recall"]) if with_threshold else None,
-        specificity=estimate(measures["specificity"]) if with_threshold else None,
+        sensitivity=estimate(measures["recall"]) if description.threshold is not None else None,
+        specificity=estimate(measures["specificity"]) if description.threshold is not None else None,
     )
 
 

@@ -35,13 +35,14 @@ from medmm.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The fused model against another one, twice: by the paired bootstrap and by DeLong.
+    """The fused model, or what ships, against another one: by the paired bootstrap and by DeLong.
 
     Attributes:
         rival: the other model.
         asked_of: whom they are compared on.
-        gain: AUROC of the fused model less that of the rival, paired bootstrap.
+        gain: AUROC of the model less that of the rival, paired bootstrap.
         delong: the same by DeLong.
+        model: "fused", or "routed".
     """
 
     rival: str
@@ -50,6 +51,7 @@ class Compared:
     events: int
     gain: Estimate
     delong: DeLong
+    model: str = FUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Evidence:
     Attributes:
         cells: every model on every availability pattern.
         compared: the fused model against every other one, on those whom both score; and, where there is a
-            verdict, on those who have the image.
+            verdict, on those who have the image. Where submodels ship, "routed" against every other one too.
         benefits: net benefit at the threshold, by policy.
         risk: the threshold, or one half.
         repeats: cross-validations behind all this.
@@ -74,6 +76,11 @@ class Evidence:
     repeats: int
     routing: Routing | None = None
 
+    @property
+    def model(self) -> str:
+        """What ships, by its name among the models."""
+        return self.routing.model if self.routing else FUSED
+
     def to_json(self) -> dict[str, Any]:
         """Return the evidence as JSON values, intervals as ``[value, lower, upper]``."""
         return {
@@ -81,6 +88,7 @@ class Evidence:
             "availability": [_cell_json(cell) for cell in self.cells],
             "comparisons": [
                 {
+                    "model": found.model,
                     "rival": found.rival,
                     "of": found.asked_of,
                     "patients": found.patients,
@@ -149,7 +157,10 @@ def weigh(
         logits[ROUTED] = calibrated[ROUTED] = routing.logits
     layers = _Layers(recipe, labels, folds, logits, calibrated)
     cells = _cells(layers, present, names)
-    compared = [found for model in logits if model != FUSED and (found := _compared(layers, model))]
+    compared = [found for model in logits if model != FUSED and (found := _compared(layers, FUSED, model))]
+    if routing is not None and routing.submodels:
+        rivals = [model for model in logits if model != ROUTED]
+        compared += [found for model in rivals if (found := _compared(layers, ROUTED, model))]
     if verdict is not None and verdict.differences:
         rows = np.asarray(present[:, [names.index(image) for image in images]].all(axis=1))
         compared += _beside(layers, verdict, rows)
@@ -178,14 +189,14 @@ def filled_by_repeat(logits: Float64, folds: Ints) -> Float64:
     return np.stack([undecided(own, of) for own, of in zip(logits, folds, strict=True)])
 
 
-def _compared(layers: _Layers, model: str) -> Compared | None:
+def _compared(layers: _Layers, model: str, rival: str) -> Compared | None:
     """Compare on everybody whom both score; None where nothing can be compared."""
-    fused, other = layers.logits[FUSED], layers.logits[model]
-    rows = np.isfinite(fused).all(axis=0) & np.isfinite(other).all(axis=0)
+    own, other = layers.logits[model], layers.logits[rival]
+    rows = np.isfinite(own).all(axis=0) & np.isfinite(other).all(axis=0)
     truth, folds = layers.labels[rows] == 1, layers.folds[:, rows]
     if not all(has_pair(truth, of) for of in folds):
         return None
-    one, two = (auroc_of_repeats(truth, values[:, rows], folds) for values in (fused, other))
+    one, two = (auroc_of_repeats(truth, values[:, rows], folds) for values in (own, other))
     comparison = layers.recipe.comparison
     gain = bootstrap(
         {"gain": less(one, two)},
@@ -194,8 +205,8 @@ def _compared(layers: _Layers, model: str) -> Compared | None:
         resamples=comparison.resamples,
         seed=layers.recipe.seed,
     )["gain"]
-    test = delong_difference(truth, fused[:, rows], other[:, rows], folds)
-    return Compared(model, WITH_BOTH, len(truth), int(truth.sum()), gain, test)
+    test = delong_difference(truth, own[:, rows], other[:, rows], folds)
+    return Compared(rival, WITH_BOTH, len(truth), int(truth.sum()), gain, test, model)
 
 
 def _beside(layers: _Layers, verdict: Verdict, rows: Bools) -> list[Compared]:

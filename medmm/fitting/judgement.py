@@ -15,7 +15,7 @@ import numpy as np
 from medmm.arrays import Bools, Float64, Ints
 from medmm.calibration import Calibration, sigmoid
 from medmm.evaluation.calibrate import Agreement, agreement, cross_fitted, fit_platt
-from medmm.evaluation.comparison import Verdict, verdict, verdict_by
+from medmm.evaluation.comparison import FUSED, Verdict, verdict, verdict_by
 from medmm.evaluation.discrimination import performance
 from medmm.evaluation.kinds import IN_WORDS, RANKING, confused, ranking
 from medmm.evaluation.kinds import figures as measured_figures
@@ -39,6 +39,9 @@ class Judgement:
         patterns: per set of modalities that patients have.
         verdict: None where the recipe has no image, or nothing beside it.
         threshold: calibrated risk at which the decision is taken, or None.
+        model: whose risks, patterns, agreement and threshold these are: "fused", or "routed" where submodels
+            ship beside it.
+        shipped: the verdict about what ships, where that is not the fused network alone.
         task: the outcome that is judged.
         confusion: counts ``[true class, likeliest class]`` out-of-fold, of an outcome with classes.
     """
@@ -53,6 +56,8 @@ class Judgement:
     threshold: float | None
     task: Task = BINARY
     confusion: Ints | None = None
+    model: str = FUSED
+    shipped: Verdict | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON values, intervals as ``[value, lower, upper]``."""
@@ -74,6 +79,8 @@ class Judgement:
                 for group in self.patterns
             ],
             "verdict": _verdict_json(self.verdict) if self.verdict else None,
+            "model": self.model,
+            "verdict_of_shipped": _verdict_json(self.shipped) if self.shipped else None,
             "threshold": self.threshold,
             "confusion": None if self.confusion is None else self.confusion.tolist(),
         }

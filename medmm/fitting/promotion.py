@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from medmm.evaluation.calibrate import Agreement
+from medmm.evaluation.comparison import FUSED
 from medmm.fitting.choosing import WITH_BOTH, Evidence
 from medmm.recipe import Promotion
 
@@ -27,9 +28,14 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The rules of a recipe against the evidence of a run."""
+    """The rules of a recipe against the evidence of a run.
+
+    Attributes:
+        model: what was held against them: the fused network, or "routed" where submodels ship beside it.
+    """
 
     checks: tuple[Check, ...]
+    model: str = FUSED
 
     @property
     def passed(self) -> bool:
@@ -44,14 +50,18 @@ class Decision:
     def sentence(self) -> str:
         """Return the decision in words, with the rules that failed."""
         if self.passed:
-            return "champion: every rule of `promotion` is met"
+            return f"champion: every rule of `promotion` is met{self._of(' by')}"
         failed = "; ".join(f"{c.rule} asks {c.asked}, found {c.found}" for c in self.checks if not c.passed)
-        return f"candidate only: {failed}"
+        return f"candidate only{self._of(', as')}: {failed}"
+
+    def _of(self, joined: str) -> str:
+        """Name what was judged where that is not the fused network alone."""
+        return "" if self.model == FUSED else f"{joined} {self.model}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the decision as JSON values."""
         rows = [{"rule": c.rule, "asked": c.asked, "found": c.found, "passed": c.passed} for c in self.checks]
-        return {"passed": self.passed, "alias": self.word, "checks": rows}
+        return {"passed": self.passed, "alias": self.word, "model": self.model, "checks": rows}
 
 
 def decide(
@@ -62,10 +72,10 @@ def decide(
     singles: Sequence[str],
     worst_finding: str | None,
 ) -> Decision:
-    """Hold a run against the recipe's rules.
+    """Hold what a run ships against the recipe's rules.
 
     Args:
-        overall: calibration of the cross-fitted risks of the fused model.
+        overall: calibration of the cross-fitted risks of what ships.
         singles: the modalities, each of which was fitted alone.
         worst_finding: worst grade among the red team's findings, "nothing", or None where it did not look.
     """
@@ -81,13 +91,17 @@ def decide(
         allowed = GRADES[: GRADES.index(rules.red_team) + 1]
         found = worst_finding or "it did not look"
         checks.append(Check("red_team", f"at worst {rules.red_team}", found, worst_finding in allowed))
-    return Decision(tuple(checks))
+    return Decision(tuple(checks), evidence.model)
 
 
 def _against_single(margin: float, evidence: Evidence, singles: Sequence[str]) -> Check:
-    """Compare with the modality alone over which the fused model gains least, on those whom both score."""
+    """Compare with the modality alone over which what ships gains least, on those whom both score."""
     rule, asked = "not_worse_than_best_single", f"a lower bound of {-margin:+.2f} or more"
-    compared = [c for c in evidence.compared if c.rival in singles and c.asked_of == WITH_BOTH]
+    compared = [
+        found
+        for found in evidence.compared
+        if (found.model, found.asked_of) == (evidence.model, WITH_BOTH) and found.rival in singles
+    ]
     if not compared:
         return Check(rule, asked, "no pair of patients to compare", False)
     least = min(compared, key=lambda found: found.gain.value)

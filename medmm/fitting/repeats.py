@@ -98,21 +98,34 @@ def _with(present: Bools, names: Sequence[str], images: Sequence[str]) -> Bools:
 
 
 def _figures(recipe: Recipe, labels: Float64, logits: Float64, folds: Ints) -> dict[str, Estimate]:
-    """Measure each repeat as one cross-validation is measured, and average on the same resampled patients."""
-    rows = np.isfinite(logits).all(axis=0)
-    truth, own, of = labels[rows] == 1, logits[:, rows], folds[:, rows]
-    calibrated = calibrated_by_repeat(own, labels[rows], of)
+    calibrated = calibrated_by_repeat(logits, labels, folds)
+    return figures_of(recipe, labels, (logits, calibrated), folds)
+
+
+def figures_of(
+    recipe: Recipe, labels: Float64, found: tuple[Float64, Float64], folds: Ints
+) -> dict[str, Estimate]:
+    """Measure each repeat as one cross-validation is measured, and average on the same resampled patients.
+
+    Args:
+        labels: ``[patient]``, 0 or 1.
+        found: logits as they are and calibrated without each patient's fold, ``[repeat, patient]``; NaN
+            where the model cannot score.
+        folds: ``[repeat, patient]``.
+    """
+    rows = np.isfinite(found[0]).all(axis=0)
+    truth, of = labels[rows] == 1, folds[:, rows]
     ranked_or_weighed: list[Mapping[str, Measure]] = []
     decided: list[Mapping[str, Measure]] = []
-    for raw, risks, parts in zip(own, calibrated, of, strict=True):
+    for raw, risks, parts in zip(found[0][:, rows], found[1][:, rows], of, strict=True):
         cut = risks - cross_chosen(recipe.threshold, risks, labels[rows], parts)
         ranking, risk, decision = (usual_measures(truth, values, parts) for values in (raw, risks, cut))
         ranked_or_weighed.append(risk | {name: ranking[name] for name in RANKING})
         decided.append({name: decision[name] for name in DECIDED})
     drawn: dict[str, Estimate] = {}
     # Decisions are redrawn by class alone, as one cross-validation's are (:mod:`medmm.fitting.judgement`).
-    for found, strata in ((ranked_or_weighed, of[0]), (decided, np.zeros_like(of[0]))):
-        measures = {name: averaged([repeat[name] for repeat in found]) for name in found[0]}
+    for each, strata in ((ranked_or_weighed, of[0]), (decided, np.zeros_like(of[0]))):
+        measures = {name: averaged([repeat[name] for repeat in each]) for name in each[0]}
         drawn |= bootstrap(measures, truth, strata, resamples=recipe.comparison.resamples, seed=recipe.seed)
     return drawn
 

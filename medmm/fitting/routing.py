@@ -1,7 +1,9 @@
 """Never-worse routing: for the patients of one set of modalities, the network that is surely best on them.
 
 The fused network scores everybody unless another one, out-of-fold and paired on the same patients, has a
-higher AUROC with an interval that leaves out 0. Trees and regressions are compared, never shipped.
+higher AUROC with an interval that leaves out 0. Of many candidates on many sets of modalities one is lucky,
+so the intervals are Bonferroni's over all of them: where no candidate is better than the fused network, the
+chance that anybody is routed is at most 2.5 %. Trees and regressions are compared, never shipped.
 
 A choice flatters what it chose, so what routing is worth is measured by choosing again for every fold, on the
 other folds alone, and judging that choice on the fold (nested as in Varma & Simon 2006).
@@ -10,7 +12,7 @@ other folds alone, and judging that choice on the fold (nested as in Varma & Sim
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +47,8 @@ class Route:
         patients: how many; None below 11.
         events: of them; None where these, or those without the outcome, are below 11.
         model: what scores them; "fused" unless another one is surely better.
-        gains: per candidate, its AUROC less that of the fused network, with DeLong's interval; empty where
-            there are too few patients to ask.
+        gains: per candidate, its AUROC less that of the fused network, with DeLong's interval for all
+            comparisons of the run together; empty where there are too few patients to ask.
         chosen: per model, in how many of all folds it was chosen on the other folds.
         gain: AUROC of these choices less that of the fused network: what routing is worth here.
         calibration: of the model, on these patients; None of the fused network, which has its own.
@@ -101,19 +103,37 @@ class Routing:
         routes: the most frequent set first.
         logits: ``[repeat, patient]``, calibrated log-odds of each patient by the choice, and the
             calibration, that were made without the patient's fold; NaN of those without any modality.
+        comparisons: of a candidate with the fused network on a set; what the intervals allow for.
     """
 
     routes: tuple[Route, ...]
     logits: Float64
+    comparisons: int = 1
 
     @property
     def submodels(self) -> tuple[Route, ...]:
         """The choices that are shipped beside the fused network."""
         return tuple(route for route in self.routes if route.model != FUSED)
 
+    @property
+    def model(self) -> str:
+        """What ships, by its name among the models: "routed", or "fused" where that scores everybody."""
+        return ROUTED if self.submodels else FUSED
+
+    def sentence(self) -> str:
+        """Say what ships, for pages that give its figures; an empty text where it is the fused network."""
+        if not self.submodels:
+            return ""
+        told = "; ".join(f"patients with {route.pattern} by {route.model}" for route in self.submodels)
+        return (
+            f"What ships is `{ROUTED}`: {told}; everybody else by the fused network. Its figures are of"
+            " choices and calibrations made without each patient's fold."
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the choices as JSON values."""
-        return {"rule": "never_worse", "patterns": [route.to_json() for route in self.routes]}
+        patterns = [route.to_json() for route in self.routes]
+        return {"rule": "never_worse", "comparisons": self.comparisons, "patterns": patterns}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +143,16 @@ class _Patients:
     truth: Bools
     folds: Ints
     logits: Mapping[str, Float64]
+
+    @property
+    def comparisons(self) -> int:
+        """How many candidates are compared with the fused network; none where there are too few patients."""
+        return len(self.logits) - 1 if self.enough(PER_CLASS) else 0
+
+    def enough(self, least: float) -> bool:
+        """Tell whether there are so many patients of each class, and a pair of both in every repeat."""
+        several = min(self.truth.sum(), (~self.truth).sum()) >= least
+        return bool(several and all(has_pair(self.truth, of) for of in self.folds))
 
     def without(self, repeat: int, fold: int) -> _Patients:
         """Return the patients of the other folds of one repeat."""
@@ -149,20 +179,28 @@ def route(
         present: ``[patient, modality]`` in the order of ``names``.
     """
     routed = calibrated_by_repeat(logits[FUSED], labels, folds)
-    patterns, which, sizes = np.unique(present, axis=0, return_inverse=True, return_counts=True)
+    asked = []
+    for own, rows in _patterns(present, names):
+        models = _candidates(recipe, own, logits, rows)
+        patients = _Patients(labels[rows] == 1, folds[:, rows], {m: logits[m][:, rows] for m in models})
+        asked.append((own, rows, patients))
+    comparisons = max(1, sum(patients.comparisons for _, _, patients in asked))
     routes = []
-    for index in sorted(range(len(patterns)), key=lambda i: (-sizes[i], tuple(~patterns[i]))):
-        rows = which == index
-        own = tuple(name for name, there in zip(names, patterns[index], strict=True) if there)
-        if not own:
-            continue
-        asked = _candidates(recipe, own, logits, rows)
-        patients = _Patients(labels[rows] == 1, folds[:, rows], {m: logits[m][:, rows] for m in asked})
+    for own, rows, patients in asked:
         fused = routed[:, rows]
-        found, chosen = _cross_fitted(patients, fused)
+        found, chosen = _cross_fitted(patients, fused, comparisons)
         routed[:, rows] = found
-        routes.append(_route(own, patients, chosen, (found, fused)))
-    return Routing(tuple(routes), routed)
+        routes.append(_route(own, patients, chosen, (found, fused), comparisons))
+    return Routing(tuple(routes), routed, comparisons)
+
+
+def _patterns(present: Bools, names: Sequence[str]) -> Iterator[tuple[tuple[str, ...], Bools]]:
+    """Yield every set of modalities that patients have, the most frequent first, and who has it."""
+    patterns, which, sizes = np.unique(present, axis=0, return_inverse=True, return_counts=True)
+    for index in sorted(range(len(patterns)), key=lambda i: (-sizes[i], tuple(~patterns[i]))):
+        own = tuple(name for name, there in zip(names, patterns[index], strict=True) if there)
+        if own:
+            yield own, which == index
 
 
 def _candidates(recipe: Recipe, own: Sequence[str], logits: Mapping[str, Float64], rows: Bools) -> list[str]:
@@ -172,10 +210,14 @@ def _candidates(recipe: Recipe, own: Sequence[str], logits: Mapping[str, Float64
 
 
 def _route(
-    own: tuple[str, ...], patients: _Patients, chosen: Counter[str], judged: tuple[Float64, Float64]
+    own: tuple[str, ...],
+    patients: _Patients,
+    chosen: Counter[str],
+    judged: tuple[Float64, Float64],
+    comparisons: int,
 ) -> Route:
     truth = patients.truth
-    model, gains = _choose(patients, PER_CLASS)
+    model, gains = _choose(patients, PER_CLASS, comparisons)
     count, events = len(truth), int(truth.sum())
     found, fused = judged
     return Route(
@@ -190,17 +232,18 @@ def _route(
     )
 
 
-def _choose(patients: _Patients, least: float) -> tuple[str, dict[str, Estimate]]:
+def _choose(patients: _Patients, least: float, comparisons: int) -> tuple[str, dict[str, Estimate]]:
     """Return the model that is surely better than the fused one by most, else that; and every difference.
 
     Args:
         least: patients of each class that there must be.
+        comparisons: in all sets of modalities, which the intervals allow for.
     """
-    truth, logits = patients.truth, patients.logits
-    if min(truth.sum(), (~truth).sum()) < least or not all(has_pair(truth, of) for of in patients.folds):
+    if not patients.enough(least):
         return FUSED, {}
+    truth, logits, folds = patients.truth, patients.logits, patients.folds
     gains = {
-        model: delong_difference(truth, values, logits[FUSED], patients.folds).gain
+        model: delong_difference(truth, values, logits[FUSED], folds, comparisons=comparisons).gain
         for model, values in logits.items()
         if model != FUSED
     }
@@ -208,7 +251,7 @@ def _choose(patients: _Patients, least: float) -> tuple[str, dict[str, Estimate]
     return max(better, key=lambda model: gains[model].value, default=FUSED), gains
 
 
-def _cross_fitted(patients: _Patients, fused: Float64) -> tuple[Float64, Counter[str]]:
+def _cross_fitted(patients: _Patients, fused: Float64, comparisons: int) -> tuple[Float64, Counter[str]]:
     """Return log-odds ``[repeat, patient]`` by the choice made on the other folds, and what was chosen.
 
     Args:
@@ -218,7 +261,7 @@ def _cross_fitted(patients: _Patients, fused: Float64) -> tuple[Float64, Counter
     for repeat, of in enumerate(patients.folds):
         for fold in np.unique(of):
             others = patients.without(repeat, int(fold))
-            model, _ = _choose(others, PER_CLASS * len(others.truth) / len(of))
+            model, _ = _choose(others, PER_CLASS * len(others.truth) / len(of), comparisons)
             chosen[model] += 1
             if model != FUSED:
                 calibration = fit_platt(others.logits[model][0], others.truth)

@@ -29,6 +29,8 @@ def model_card(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
         for name, told in (several or {"": metrics}).items()
         if told["verdict"]
     ] or ["The recipe compares no image with tables."]
+    if shipped := metrics.get("verdict_of_shipped"):
+        verdicts += ["", shipped["sentence"]]
     gates = [f"- {name}: {found['sentence']}" for name, found in metrics["gate"].items()] or ["- no image"]
     return "\n".join(
         [
@@ -159,7 +161,7 @@ def _chosen(description: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[
         if routing
         else "Routing: none; everybody is scored by the fused network.",
         "",
-        f"Promotion: {'champion' if promotion['passed'] else 'candidate only'}; "
+        f"Promotion: {'champion' if promotion['passed'] else 'candidate only'}, by {promotion['model']}; "
         + "; ".join(f"{c['rule']} asks {c['asked']}, found {c['found']}" for c in promotion["checks"])
         + "."
         if promotion

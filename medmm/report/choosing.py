@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from medmm.evaluation.comparison import FUSED
 from medmm.evaluation.subgroups import SMALL_CELL
 from medmm.report.facts import Table
 from medmm.report.figures import Axis, axis_for, interval_row
@@ -70,9 +71,12 @@ def choosing(evidence: Evidence, decision: Decision | None) -> Choosing:
         rows.append(GridRow(cell, cell.pattern != before, bar, scored_by.get(cell.pattern) == cell.model))
         before = cell.pattern
     tables = [
-        ("compared", "Fused against each other model", _comparisons(evidence)),
+        ("compared", "Fused against each other model", _comparisons(evidence, FUSED)),
         ("benefit", "Net benefit at the threshold", _benefits(evidence)),
     ]
+    if evidence.model != FUSED:
+        told = _comparisons(evidence, evidence.model)
+        tables.insert(1, ("shipped", "What ships against each other model", told))
     if routing is not None:
         tables.append(("routing", "Which network scores whom", _routing(routing)))
     if decision is not None:
@@ -98,7 +102,8 @@ def _calibration(evidence: Evidence) -> Table:
     )
 
 
-def _comparisons(evidence: Evidence) -> Table:
+def _comparisons(evidence: Evidence, model: str) -> Table:
+    named = "the fused model" if model == FUSED else f"what ships ({model})"
     repeated = f" Mean of {evidence.repeats} cross-validations; intervals count each patient once."
     return Table(
         columns=("against", "patients", "n (events)", "bootstrap", "DeLong", "p"),
@@ -112,8 +117,9 @@ def _comparisons(evidence: Evidence) -> Table:
                 "–" if math.isnan(found.delong.p) else number(found.delong.p, 3),
             )
             for found in evidence.compared
+            if found.model == model
         ),
-        note="Gain in AUROC of the fused model, out-of-fold, paired; 95 % intervals by the paired"
+        note=f"Gain in AUROC of {named}, out-of-fold, paired; 95 % intervals by the paired"
         " bootstrap and by DeLong (1988). p is DeLong's, two-sided, for one comparison; not corrected"
         " for their number." + (repeated if evidence.repeats > 1 else ""),
     )
@@ -146,9 +152,10 @@ def _routing(routing: Routing) -> Table:
             for route in routing.routes
         ),
         note="A network scores the patients of a pattern in place of the fused one where its gain in AUROC on"
-        " them, out-of-fold and paired, has an interval (DeLong's) above 0. The last two columns choose anew"
-        " for every fold on the other folds, and judge that choice on the fold: what routing is worth. So is"
-        " the model `routed` in the grid and the tables above.",
+        " them, out-of-fold and paired, has an interval above 0: DeLong's, Bonferroni's for all"
+        f" {routing.comparisons} comparisons of this table together. The last two columns choose anew for"
+        " every fold on the other folds, and judge that choice on the fold: what routing is worth. So is the"
+        " model `routed` in the grid and the tables above.",
     )
 
 
@@ -156,7 +163,7 @@ def _promotion(decision: Decision) -> Table:
     return Table(
         columns=("rule", "asks", "found", "met"),
         rows=tuple((c.rule, c.asked, c.found, "yes" if c.passed else "no") for c in decision.checks),
-        note=decision.sentence(),
+        note=f"Held against these rules: {decision.model}, out-of-fold. {decision.sentence()}",
     )
 
 

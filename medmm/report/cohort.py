@@ -125,7 +125,8 @@ class CohortPage:
         evidence: what the story knows besides, by checklist item ("TRIPOD+AI 5a"; see
             :mod:`medmm.report.checklist`).
         outcomes: (heading, figures) of outcomes that are not one binary one; ``events`` means nothing then.
-        verdicts: (outcome, whether the image earns its place) of these, in a sentence.
+        verdicts: (outcome, whether the image earns its place) of these, in a sentence; or of what ships.
+        scored_by: which network scores, and explains, whom; None where one does for all.
     """
 
     title: str
@@ -153,6 +154,7 @@ class CohortPage:
     evidence: Mapping[str, str] = field(default_factory=dict)
     outcomes: tuple[tuple[str, Table], ...] = ()
     verdicts: tuple[tuple[str, str], ...] = ()
+    scored_by: Table | None = None
 
 
 TREAT_NONE = "treat none"
@@ -196,7 +198,11 @@ def _sections(page: CohortPage) -> list[tuple[str, str, bool]]:
     return [
         ("verdict", "The image", page.verdict is not None),
         ("outcomes", "How good it is", bool(page.outcomes)),
-        ("who", "Patients", bool(page.flow or page.refused or page.table_one or page.missingness)),
+        (
+            "who",
+            "Patients",
+            bool(page.flow or page.refused or page.table_one or page.missingness or page.scored_by),
+        ),
         ("ranks", "Ranking", bool(page.predictors or page.histogram)),
         ("calibrated", "Calibration", page.calibration is not None),
         ("decisions", "Thresholds", bool(page.thresholds or page.net_benefit)),

@@ -50,6 +50,7 @@ class TrainingPage:
         provenance: bundle, version, date, seeds.
         flow: inclusion flow, top to bottom.
         predictors: out-of-fold figures: fused first, then each modality alone, then the trees.
+        shipped: what ships where that is not the fused model alone, in words; or empty.
         decided: what deciding at the threshold gives, per predictor; or None.
         chosen: availability grid, comparisons, net benefit and promotion; or None.
         verdict: whether the image earns its place, or None where there is no image.
@@ -67,6 +68,7 @@ class TrainingPage:
     provenance: Provenance
     flow: tuple[FlowStep, ...] = ()
     predictors: tuple[Predictor, ...] = ()
+    shipped: str = ""
     decided: Table | None = None
     verdict: Verdict | None = None
     chosen: Choosing | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -95,6 +96,57 @@ def test_chance_alone_ships_nothing():
         routing = route(recipe(), logits, labels, np.arange(200)[None] % 4, present, names=NAMES)
         shipped += len(routing.submodels)
     assert shipped <= 3  # 2.5 % for each of two candidates would be 1.5
+
+
+def test_of_many_candidates_on_many_patterns_luck_ships_nothing():
+    """Nothing is better than the fused model; asked one by one, some of fifteen comparisons would seem so."""
+    names = ["film", "records", "notes"]
+    asked = made_recipe(
+        modalities={"film": {"kind": "image"}, "records": {"kind": "records"}, "notes": {"kind": "records"}},
+        comparison={"resamples": 200, "fusions": ["late_mean", "gated"]},
+        routing="never_worse",
+    )
+    kinds = np.array([[True, True, True], [False, True, True], [False, True, False]])
+    together, alone = 0, 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        labels, folds = (rng.random(300) < 0.4).astype(float), np.arange(300)[None] % 5
+        present = kinds[rng.integers(0, 3, 300)]
+        signal = labels + rng.normal(0, 1, 300)
+        logits = {
+            m: (signal + rng.normal(0, 1, 300))[None]
+            for m in ("fused", "tables", "late_mean", "gated", "records")
+        }
+        for column, name in ((0, "film"), (2, "notes")):
+            logits[name] = np.where(present[:, column], signal + rng.normal(0, 1, 300), np.nan)[None]
+        routing = route(asked, logits, labels, folds, present, names=names)
+        assert routing.comparisons == sum(len(one.gains) for one in routing.routes) == 15
+        together += bool(routing.submodels)
+        for one in routing.routes:
+            rows = (present == [name in one.names for name in names]).all(axis=1)
+            alone += any(
+                delong_difference(
+                    labels[rows], logits[m][:, rows], logits["fused"][:, rows], folds[:, rows]
+                ).gain.lower
+                > 0
+                for m in one.gains
+            )
+    assert together <= 3  # at most 2.5 % of 40 runs are expected
+    assert alone >= 8  # what an interval for each comparison alone would have shipped
+
+
+def test_the_intervals_of_a_choice_are_for_all_comparisons_together():
+    logits, labels, folds, present = made(0.4)
+    routing = route(recipe(), logits, labels, folds, present, names=NAMES)
+    rows, found = present[:, 0], routing.routes[0].gains["late_mean"]
+    single = delong_difference(
+        labels[rows], logits["late_mean"][:, rows], logits["fused"][:, rows], folds[:, rows]
+    ).gain
+    assert routing.comparisons == 7
+    wide = NormalDist().inv_cdf(1 - 0.025 / 7) / NormalDist().inv_cdf(0.975)
+    assert found.value == single.value
+    assert found.upper - found.lower == pytest.approx(wide * (single.upper - single.lower))
+    assert json.loads(json.dumps(routing.to_json()))["comparisons"] == 7
 
 
 def test_what_routing_is_worth_never_sees_the_fold_it_is_judged_on():
