@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from medmm.encoders.image import Kind, image_encoder
-from medmm.fitting import loop
+from medmm.fitting import halved, loop
 from medmm.fitting.halved import halve, restore
 from medmm.fitting.loop import fit_network
 from tests.fitting.small_fit import small_job
@@ -37,18 +37,22 @@ def near(one: Tensor, other: Tensor) -> float:
 def test_a_halved_encoder_gives_what_it_gave_and_learns_the_same(kind: Kind, shape: tuple[int, ...]) -> None:
     image = torch.randn(3, 1, *shape)
     plain = encoder(kind, len(shape))
-    halved = deepcopy(plain)
-    halve(halved)
+    fast = deepcopy(plain)
+    halve(fast)
     expected, slopes = gradients(plain, image, half=False)
-    found, own = gradients(halved, image, half=True)
+    found, own = gradients(fast, image, half=True)
     assert near(found, expected) > 0.999
     assert min(near(own[name], slopes[name]) for name in slopes) > 0.97
     with torch.no_grad():  # in float32 it is the same network
-        assert torch.allclose(halved(image), plain(image), atol=1e-5)
+        assert torch.allclose(fast(image), plain(image), atol=1e-5)
 
 
+@pytest.mark.parametrize("cached", [0, halved.CACHED])
 @pytest.mark.parametrize("shape", [(2, 16, 7, 6), (3, 16, 4, 5, 6)])
-def test_the_norm_agrees_with_torch_s_own_way_back(shape: tuple[int, ...]) -> None:
+def test_the_norm_agrees_with_torch_s_own_way_back(
+    shape: tuple[int, ...], cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(halved, "CACHED", cached)
     form = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
     norm = nn.GroupNorm(4, 16)
     nn.init.normal_(norm.weight)
