@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,45 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels import get_encoder
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
+
+from medmm.dicom import codec
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
+ENCODERS = {JPEG2000Lossless: "pylibjpeg", JPEGLSLossless: "pyjpegls", RLELossless: "pydicom"}
+
+
+def encoded(pixels: np.ndarray, syntax: UID) -> bytes:
+    """Return one frame of 8-bit grey pixels as a stream of this syntax."""
+    return get_encoder(syntax).encode(
+        pixels,
+        encoding_plugin=ENCODERS[syntax],
+        rows=pixels.shape[0],
+        columns=pixels.shape[1],
+        number_of_frames=1,
+        samples_per_pixel=1,
+        photometric_interpretation="MONOCHROME2",
+        bits_allocated=8,
+        bits_stored=8,
+        pixel_representation=0,
+    )
+
+
+@pytest.fixture
+def fresh_codec() -> Iterator[None]:
+    """Begin and end without a decoding process."""
+    codec.close()
+    yield
+    codec.close()
 
 
 class Scanner:

@@ -17,35 +17,26 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom.encaps import encapsulate
-from pydicom.pixels import get_encoder
 from pydicom.uid import JPEG2000Lossless, generate_uid
 
 from medmm.dicom import Certificate, Loaded, codec, load, load_many, parallel, scan, volume
 from medmm.dicom.parallel import each_bounded
 from medmm.errors import DicomRefusal
+from tests.dicom.conftest import encoded
+
+pytestmark = pytest.mark.usefixtures("fresh_codec")
 
 SLOW_SIDE = 512
 """Decoding a bomb of this side takes a tenth of a second of a core to a second."""
 
 
-def stream(side: int) -> bytes:
-    return get_encoder(JPEG2000Lossless).encode(
-        np.zeros((side, side), np.uint8),
-        encoding_plugin="pylibjpeg",
-        rows=side,
-        columns=side,
-        number_of_frames=1,
-        samples_per_pixel=1,
-        photometric_interpretation="MONOCHROME2",
-        bits_allocated=8,
-        bits_stored=8,
-        pixel_representation=0,
-    )
+def black(side: int) -> bytes:
+    return encoded(np.zeros((side, side), np.uint8), JPEG2000Lossless)
 
 
 def bomb(side: int) -> bytes:
     """The stream of a black image whose COD segment asks for the smallest precincts at every level."""
-    whole = stream(side)
+    whole = black(side)
     start = whole.index(b"\xff\x52")
     (length,) = struct.unpack_from(">H", whole, start + 2)
     segment = bytearray(whole[start : start + 2 + length])
@@ -63,13 +54,6 @@ def write(scanner: Any, side: int, z: float = 0.0, make: Callable[[int], bytes] 
     return scanner.save(dataset)
 
 
-@pytest.fixture(autouse=True)
-def fresh():
-    codec.close()
-    yield
-    codec.close()
-
-
 def test_the_files_are_small(scanner):
     assert len(bomb(2048)) < 200
 
@@ -80,7 +64,7 @@ def test_a_frame_without_end_is_stopped_and_the_next_one_decoded(scanner, refuse
     assert refused(path).reason == "resource_limit"
     assert not codec._workers
     monkeypatch.undo()
-    assert load(write(scanner, 64, make=stream)).array.shape == (64, 64)
+    assert load(write(scanner, 64, make=black)).array.shape == (64, 64)
 
 
 def test_frames_that_each_keep_their_time_do_not_add_up_to_for_ever(scanner, refused, monkeypatch):
@@ -94,9 +78,9 @@ def test_frames_that_each_keep_their_time_do_not_add_up_to_for_ever(scanner, ref
 
 def test_a_frame_that_eats_memory_is_stopped_and_the_next_one_decoded(scanner, refused, monkeypatch):
     monkeypatch.setattr(codec, "WORKER_BYTES", 384 << 20)
-    assert load(write(scanner, 64, make=stream)).array.shape == (64, 64)
+    assert load(write(scanner, 64, make=black)).array.shape == (64, 64)
     assert refused(write(scanner, 1024)).reason in ("corrupt", "resource_limit")
-    assert load(write(scanner, 64, make=stream)).array.shape == (64, 64)
+    assert load(write(scanner, 64, make=black)).array.shape == (64, 64)
 
 
 def test_a_decoder_that_nobody_waits_for_ends_itself(scanner, monkeypatch):

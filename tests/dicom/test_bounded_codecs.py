@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom.encaps import encapsulate
-from pydicom.pixels import get_encoder
 from pydicom.uid import UID, JPEGLSLossless, RLELossless
 
 from medmm.dicom import codec, load
-from tests.dicom.conftest import Scanner
+from tests.dicom.conftest import Scanner, encoded
+
+pytestmark = pytest.mark.usefixtures("fresh_codec")
 
 SIDE = 64
 LARGE = 14_000
@@ -26,27 +27,9 @@ MOST_HERE = 64 << 20
 """By which this process may grow: less than a large frame."""
 
 
-@pytest.fixture(autouse=True)
-def fresh():
-    codec.close()
-    yield
-    codec.close()
-
-
-def stream(syntax: UID, side: int = SIDE) -> bytes:
+def noise(syntax: UID, side: int = SIDE) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 255, (side, side)).astype(np.uint8)
-    return get_encoder(syntax).encode(
-        pixels,
-        encoding_plugin="pydicom" if syntax == RLELossless else "pyjpegls",
-        rows=side,
-        columns=side,
-        number_of_frames=1,
-        samples_per_pixel=1,
-        photometric_interpretation="MONOCHROME2",
-        bits_allocated=8,
-        bits_stored=8,
-        pixel_representation=0,
-    )
+    return encoded(pixels, syntax)
 
 
 def write(scanner: Scanner, syntax: UID, frame: bytes, **elements: Any) -> Path:
@@ -82,8 +65,8 @@ RUN_LENGTH: dict[str, tuple[bytes, dict[str, int]]] = {
         {"Rows": LARGE, "Columns": LARGE},
     ),
     "more than a frame may hold": (run_length(b"\x81\0"), {"Rows": 65535, "Columns": 65535}),
-    "short and cut": (stream(RLELossless)[:-500], {}),
-    "long and cut": (stream(RLELossless, 512)[:-60_000], {"Rows": 512, "Columns": 512}),
+    "short and cut": (noise(RLELossless)[:-500], {}),
+    "long and cut": (noise(RLELossless, 512)[:-60_000], {"Rows": 512, "Columns": 512}),
 }
 
 
@@ -134,19 +117,19 @@ def oversize(frame: bytes) -> bytes:
 
 
 JPEG_LS: dict[str, tuple[bytes, dict[str, int]]] = {
-    "another size than the header's": (sized(stream(JPEGLSLossless), 65535, 65535), {}),
+    "another size than the header's": (sized(noise(JPEGLSLossless), 65535, 65535), {}),
     "large, and a scan of a small image": (
-        sized(stream(JPEGLSLossless), LARGE, LARGE),
+        sized(noise(JPEGLSLossless), LARGE, LARGE),
         {"Rows": LARGE, "Columns": LARGE},
     ),
     "more than a frame may hold": (
-        sized(stream(JPEGLSLossless), 65535, 65535),
+        sized(noise(JPEGLSLossless), 65535, 65535),
         {"Rows": 65535, "Columns": 65535},
     ),
-    "two frame headers": (doubled(stream(JPEGLSLossless)), {}),
-    "oversize dimensions": (oversize(stream(JPEGLSLossless)), {}),
-    "cut": (stream(JPEGLSLossless)[:-900], {}),
-    "cut, and closed again": (stream(JPEGLSLossless)[:-900] + b"\xff\xd9", {}),
+    "two frame headers": (doubled(noise(JPEGLSLossless)), {}),
+    "oversize dimensions": (oversize(noise(JPEGLSLossless)), {}),
+    "cut": (noise(JPEGLSLossless)[:-900], {}),
+    "cut, and closed again": (noise(JPEGLSLossless)[:-900] + b"\xff\xd9", {}),
     "nothing but a start": (b"\xff\xd8\xff\xd9", {}),
 }
 
@@ -164,6 +147,6 @@ def test_rule_34_a_jpeg_ls_frame_that_promises_too_much(
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
 def test_the_streams_that_were_damaged_were_whole(scanner: Scanner, syntax: UID) -> None:
-    image = load(write(scanner, syntax, stream(syntax)))
+    image = load(write(scanner, syntax, noise(syntax)))
     assert image.array.shape == (SIDE, SIDE)
     assert image.array.min() >= -1024
