@@ -216,7 +216,9 @@ def inputs(declared: Mapping[str, Column]) -> dict[str, Column]:
 
 def specification_text(spec: CohortSpec) -> str:
     """Return the specification as canonical JSON, without where its data lie."""
-    return json.dumps(spec.model_dump(mode="json", exclude={"root"}), sort_keys=True)
+    # A cohort whose dates are all ISO 8601 is the same as before other forms could be declared.
+    unsaid = {"root"} if spec.dates else {"root", "dates"}
+    return json.dumps(spec.model_dump(mode="json", exclude=unsaid), sort_keys=True)
 
 
 def _prediction_times(

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from medmm.cohort import wide
 from medmm.cohort.blocks import Records
+from medmm.cohort.dates import with_iso_dates
 from medmm.cohort.facts import Facts, last_known
 from medmm.cohort.moments import Moment
 from medmm.cohort.outcomes import labels as read_labels
@@ -68,6 +69,15 @@ class Opened:
             offered = open_source(engine, root, spec.source, wanted)
         tables = {name: offered.get(name) or open_table(engine, root, name) for name in names}
         check_columns(spec, tables, outcomes=outcomes)
+        # OMOP writes an unknown time of day as midnight, in whatever form
+        midnight = spec.source is not None and spec.source.kind == "omop" and spec.source.midnight == "date"
+        for name in tables.keys() & spec.dates.keys():
+            tables[name] = with_iso_dates(
+                tables[name],
+                spec.dates[name],
+                kept=spec.missing_dates(name),
+                midnight_is_a_day=midnight and name in offered,
+            )
         return cls(engine, spec, tables, wanted, outcomes)
 
     @property

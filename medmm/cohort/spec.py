@@ -6,6 +6,7 @@ The file says nothing about models. ``load_spec`` reads it; :mod:`medmm.cohort.l
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from medmm.cohort.blocks import (
     SameDay,
     Subjects,
 )
+from medmm.cohort.dates import DateForm
 from medmm.cohort.declare import did_you_mean, read_yaml, refuse_questions, validated
 from medmm.cohort.division import Splits
 from medmm.cohort.origin import Source, with_source
@@ -39,6 +41,7 @@ class CohortSpec(Declared):
     Attributes:
         root: folder of the data; None when the caller names it.
         source: a data model that offers the tables `subjects`, `events` and `notes`, beside the files.
+        dates: per table, columns whose dates are not ISO 8601, and how they are written.
         never_tables: tables that no model may see, and why.
         never_columns: per table, columns outside `records.fields` that no model may see, and why.
         deidentification: what was done to the data before it came here, in a sentence.
@@ -59,6 +62,7 @@ class CohortSpec(Declared):
     notes: Notes | None = None
     images: dict[Name, ImageSpec] = Field(default_factory=dict)
     crosswalk: Crosswalk | None = None
+    dates: dict[str, dict[str, DateForm]] = Field(default_factory=dict)
     never_tables: dict[str, Reason] = Field(default_factory=dict)
     never_columns: dict[str, dict[str, Reason]] = Field(default_factory=dict)
     exclusions: dict[Name, Exclusion] = Field(default_factory=dict)
@@ -74,6 +78,7 @@ class CohortSpec(Declared):
         self._check_names()
         self._check_clock()
         self._check_dates()
+        self._check_forms()
         self._check_tables()
         return self
 
@@ -94,6 +99,33 @@ class CohortSpec(Declared):
         if self.prediction_time.table:
             tables.add(self.prediction_time.table)
         return tuple(sorted(tables))
+
+    @property
+    def date_columns(self) -> dict[str, set[str]]:
+        """Per table, the columns that are read as dates or datetimes."""
+        found: dict[str, set[str]] = defaultdict(set)
+        if self.prediction_time.table and self.prediction_time.column:
+            found[self.prediction_time.table].add(self.prediction_time.column)
+        events = self.records.events if self.records else None
+        for part in (self.biomarkers, self.notes, events):
+            if part is not None:
+                clocks = (part.columns.time, part.columns.available_at)
+                found[part.table].update(clock for clock in clocks if clock)
+        for name, field in (self.records.fields if self.records else {}).items():
+            if self.records and field.age_from:
+                found[self.records.table].add(field.age_from)
+            elif self.records and field.kind == "date" and not field.event:
+                found[self.records.table].add(name)
+            elif events and field.kind == "date":
+                found[events.table].add(events.columns.value)
+        return dict(found)
+
+    def missing_dates(self, table: str) -> dict[str, tuple[str, ...]]:
+        """Return, per column of a table, the words that mean that its date is missing."""
+        if self.records is None or self.records.table != table:
+            return {}
+        fields = self.records.fields.items()
+        return {field.age_from or name: field.missing_codes for name, field in fields if not field.event}
 
     def _check_names(self) -> None:
         taken = set(BLOCKS) & set(self.images)
@@ -177,6 +209,17 @@ class CohortSpec(Declared):
                 raise ValueError(
                     f"records.fields.{name}: a date cannot be compared with a day number; count days"
                 )
+
+    def _check_forms(self) -> None:
+        read = self.date_columns
+        for table, forms in self.dates.items():
+            for column in forms:
+                if column not in read.get(table, ()):
+                    dated = [f"{table}: {column}" for table, columns in read.items() for column in columns]
+                    raise ValueError(
+                        f"dates: {table}: {column} is read as no date"
+                        + did_you_mean(f"{table}: {column}", dated)
+                    )
 
     def _check_tables(self) -> None:
         used = self.used_tables

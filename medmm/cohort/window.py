@@ -339,5 +339,10 @@ def _check_share(spec: Biomarkers, inputs: Sequence[tuple[str, ResultSpec]], rea
             raise DataError(
                 f"biomarkers.{name}: {bad} of {readable} results in {spec.table} cannot be read, more than"
                 f" the declared {spec.max_unparsable:.0%}; "
-                + (why[0] if why else "declare `missing_codes` or `no_unit`, or raise `max_unparsable`")
+                + (
+                    why[0]
+                    if why
+                    else "declare `missing_codes`, `no_unit` or the form of its `dates`, or raise"
+                    " `max_unparsable`"
+                )
             )

@@ -163,7 +163,7 @@ class _Reader:
             + ", ".join(f"try_cast({part} AS INTEGER)" for part in parts)
             + ")) AS VARCHAR)"
         )
-        born = f"left(CAST({_or_null(person, 'p', 'birth_datetime')} AS VARCHAR), 10)"
+        born = f"regexp_extract(CAST({_or_null(person, 'p', 'birth_datetime')} AS VARCHAR), '^[^T ]*')"
         sexes = " ".join(f"WHEN {concept} THEN {literal(word)}" for concept, word in SEXES.items())
         select = {
             "subject_id": f"p.{self.source.subject_id}",

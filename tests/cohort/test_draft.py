@@ -178,13 +178,18 @@ def test_an_export_of_a_hospital_is_asked_about_and_leaks_nothing(tmp_path: Path
     asked = {line: question for _, line, question in draft(data, out).questions}
     text = (out / "cohort.yaml").read_text().splitlines()
     rewritten = {text[line - 1].split(":")[0].strip() for line, q in asked.items() if "ISO 8601" in q}
-    assert {"prediction_time", "Admission Date", "undated", "Sample taken"} <= rewritten
+    assert rewritten == {"Born"}
     fields = _answered(out / "cohort.yaml")["records"]["fields"]
     assert fields["LOS (d)"]["role"] == "never"
     assert (fields["Age (years)"]["unit"], fields["Weight (kg)"]["unit"]) == ("a", "kg")
     spec = yaml.safe_load((out / "cohort.yaml").read_text())
     assert spec["outcomes"] == {"ICU": {"table": "endpoint.csv", "kind": "binary", "positive": "Y"}}
-    assert spec["biomarkers"]["columns"] == {"name": "Test Name", "value": "Result", "unit": "Units"}
+    columns = {"name": "Test Name", "value": "Result", "unit": "Units", "time": "Sample taken"}
+    assert spec["biomarkers"]["columns"] == columns
+    assert spec["dates"] == {
+        "Patients.csv": {"Admission Date": "dd.mm.yyyy"},
+        "Lab.csv": {"Sample taken": "dd/mm/yyyy"},
+    }
 
 
 @pytest.mark.real

@@ -214,7 +214,7 @@ TYPES = {
 """OMOP CDM 5.4 for PostgreSQL, by how its columns' names end; all others are text."""
 
 
-def load_postgres(folder: Path, dsn: str) -> None:
+def load_postgres(folder: Path, dsn: str, types: Mapping[str, str] = TYPES) -> None:
     import psycopg2
 
     connection = psycopg2.connect(dsn)
@@ -224,7 +224,7 @@ def load_postgres(folder: Path, dsn: str) -> None:
             with path.open(encoding="utf-8") as file:
                 columns = file.readline().strip().split(",")
                 typed = ", ".join(
-                    f"{c} {next((t for end, t in TYPES.items() if c.endswith(end)), 'text')}" for c in columns
+                    f"{c} {next((t for end, t in types.items() if c.endswith(end)), 'text')}" for c in columns
                 )
                 cursor.execute(f"CREATE TABLE cdm.{path.stem} ({typed})")
                 file.seek(0)

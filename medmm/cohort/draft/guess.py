@@ -28,8 +28,8 @@ UNITS: Mapping[str, str] = {
     r"^days_|_days$": "d",
 }
 """What a name says of its unit."""
-REWRITE = "write them as 2024-06-01 or 2024-06-01 05:43 (ISO 8601), and draft anew"
-"""What to do about dates of another form."""
+REWRITE = "no form of `dates` fits all cells; write them as 2024-06-01 05:43 (ISO 8601), and draft anew"
+"""What to do about dates that no form fits."""
 PROSE = 0.5
 """A column of which more than this share is sentences is free text."""
 SOME_NUMBERS = 0.2
@@ -55,7 +55,7 @@ def sounds_later(name: str) -> bool:
 
 
 def unread_date(sheet: Sheet | None) -> str:
-    """Return the first column of dates that are not written as ISO 8601, or "" where there is none."""
+    """Return the first column of dates that no form fits, or "" where there is none."""
     columns = sheet.columns.values() if sheet else ()
     return next((column.name for column in columns if column.is_other_date), "")
 
@@ -241,7 +241,9 @@ def clock(records: Sheet | None, survey: Survey) -> tuple[str, int, int] | None:
 
 def _same_days(records: Sheet, column: Column, survey: Survey, studied: Mapping[str, str]) -> tuple[int, int]:
     compared = equal = 0
-    for (subject, text), _ in words_of(survey.root, records.name, [survey.id, column.name], limit=None):
+    forms = {column.name: column.forms[0]} if column.forms else {}
+    rows = words_of(survey.root, records.name, [survey.id, column.name], limit=None, forms=forms)
+    for (subject, text), _ in rows:
         if studied.get(subject):
             compared += 1
             equal += text[:10].replace("-", "") == studied[subject]

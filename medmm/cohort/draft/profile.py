@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medmm.cohort.dates import FORMS, Forms, sql_fits, with_iso_dates
 from medmm.cohort.disclosure import tellable
 from medmm.cohort.values import FLAG_WORDS
 from medmm.errors import DataError
@@ -44,9 +45,10 @@ class Column:
         filled: cells that hold something.
         distinct: different words among them.
         numbers: cells that read as a number.
-        dates: cells that read as an ISO 8601 date or datetime.
+        dates: cells that read as an ISO 8601 date or datetime, or as a date of one of ``forms``.
         times: dates with a time of day.
-        other_dates: cells that look like a date of another form ("01.06.2024", "1-Jun-24"); not read, since
+        other_dates: cells that look like a date of another form ("01.06.2024", "1-Jun-24").
+        forms: of those, the forms (:data:`~medmm.cohort.dates.FORMS`) that fit every filled cell; of several,
             whether day or month comes first is nothing to guess.
         prose: cells of three words or more.
         words: the different words, sorted, where there are at most :data:`FEW_WORDS`.
@@ -64,6 +66,7 @@ class Column:
     prose: int
     words: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
 
     @property
     def is_number(self) -> bool:
@@ -77,8 +80,8 @@ class Column:
 
     @property
     def is_other_date(self) -> bool:
-        """Whether nearly every cell looks like a date that is not written as ISO 8601."""
-        return self.filled > 0 and self.other_dates >= 0.95 * self.filled
+        """Whether nearly every cell looks like a date, but no form fits them all."""
+        return not self.forms and self.filled > 0 and self.other_dates >= 0.95 * self.filled
 
     @property
     def is_flag(self) -> bool:
@@ -171,11 +174,15 @@ def survey(root: Path, *, progress: Callable[[int, int], None] | None = None) ->
 
 
 def words_of(
-    root: Path, table: str, columns: Sequence[str], *, limit: int | None = 500
+    root: Path, table: str, columns: Sequence[str], *, limit: int | None = 500, forms: Forms | None = None
 ) -> list[tuple[tuple[str, ...], int]]:
-    """Return the different combinations of some columns and how many rows have each, most frequent first."""
+    """Return the different combinations of some columns and how many rows have each, most frequent first.
+
+    Args:
+        forms: columns that are read as dates of these forms.
+    """
     with Engine() as engine:
-        sheet = open_table(engine, root, table)
+        sheet = with_iso_dates(open_table(engine, root, table), forms or {})
         listed = ", ".join(f"coalesce(trim({quoted(column)}), '')" for column in columns)
         rows = engine.rows(
             f"SELECT {listed}, count(*) AS n FROM {sheet.relation} GROUP BY ALL ORDER BY n DESC, 1"
@@ -207,10 +214,22 @@ def _sheet(engine: Engine, root: Path, name: str) -> Sheet:
         if 0 < numbers < filled:
             others = _others(engine, column, table.relation)
         few = tuple(w for w, count in others if tellable(w, count)) if len(others) <= FEW_OTHERS else ()
+        forms: tuple[str, ...] = ()
+        if other == filled > 0:
+            forms, times = _forms(engine, column, table.relation, filled)
+            dates = filled if forms else dates
         columns[column] = Column(
-            column, row[0], filled, distinct, numbers, dates, times, other, prose, tuple(words), few
+            column, row[0], filled, distinct, numbers, dates, times, other, prose, tuple(words), few, forms
         )
     return Sheet(name, row[0], columns)
+
+
+def _forms(engine: Engine, column: str, relation: str, filled: int) -> tuple[tuple[str, ...], int]:
+    """Return the forms of dates that every cell of a column fits, and how many cells have a time of day."""
+    counts = "".join(f", count(*) FILTER ({sql_fits('w', form)})" for form in FORMS)
+    cell = f"(SELECT trim({quoted(column)}) AS w FROM {relation}) WHERE w <> ''"
+    timed, *fitting = engine.rows(f"SELECT count(*) FILTER (contains(w, ':')){counts} FROM {cell}")[0]
+    return tuple(form for form, count in zip(FORMS, fitting, strict=True) if count == filled), timed
 
 
 def _others(engine: Engine, column: str, relation: str) -> list[tuple[str, int]]:

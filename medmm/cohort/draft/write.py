@@ -43,6 +43,7 @@ def cohort_text(survey: Survey, parts: Parts, prints: Mapping[str, ImagePrint], 
         *_biomarkers(survey, parts, dated=time is not None),
         *_notes(parts, dated=time is not None),
         *_images(survey, prints, dated=time is not None),
+        *_dates(parts, time[0] if time else None),
         *_never(survey, parts),
         *_splits(survey, parts),
     ]
@@ -246,6 +247,33 @@ def _images(survey: Survey, prints: Mapping[str, ImagePrint], *, dated: bool) ->
             drafted = image_block(folder, modality, entries, prints[name], dated=dated)
             yield _drafted(1, name, drafted)
         yield ""
+
+
+def _dates(parts: Parts, time: str | None) -> Lines:
+    """How dates that are read are written, where that is not ISO 8601; asked, where several forms fit."""
+    read: list[tuple[Sheet, list[str]]] = []
+    if parts.records is not None:
+        dated = [name for name, column in parts.records.columns.items() if name == time or _is_date(column)]
+        read.append((parts.records, dated))
+    for found in (parts.results, parts.notes):
+        if found is not None and time is not None:
+            sheet, mapped = found
+            read.append((sheet, [mapped[part] for part in ("time", "available_at") if part in mapped]))
+    lines: list[str] = []
+    for sheet, columns in read:
+        written = {name: sheet.columns[name].forms for name in columns if sheet.columns[name].forms}
+        lines += [f"  {flow(sheet.name)}:"] if written else []
+        for name, (first, *others) in written.items():
+            question = f"every cell fits {first} and {' and '.join(others)}: which is it?" if others else ""
+            lines.append(line_of(2, name, first, question))
+    if lines:
+        yield "dates:"
+        yield from lines
+        yield ""
+
+
+def _is_date(column: Column) -> bool:
+    return bool(guess.field(column).value.get("kind") == "date")
 
 
 def _never(survey: Survey, parts: Parts) -> Lines:
