@@ -18,6 +18,7 @@ from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import islice
+from time import monotonic
 from typing import Any, TypeVar
 
 from medmm.errors import ClusterError
@@ -36,6 +37,11 @@ AHEAD = 4
 
 KNOCK_SECONDS = 5.0
 """How long an address may take to answer; Ray itself would try for more than ten minutes."""
+
+TOLD_SECONDS = 0.5
+"""Time between two words about one stage from a process to who waits for it."""
+
+Progress = Callable[[str, int, int], None]
 
 _held: dict[str, Any] = {}
 """In a worker: the work of the call that it serves, unpacked once."""
@@ -152,16 +158,20 @@ def _one(held: Sequence[Any], item: Any) -> tuple[bool, Any]:
         return False, _portable(error)
 
 
-def together(work: Callable[[], Result], *, processes: int, address: str) -> list[Result]:
+def together(
+    work: Callable[[Progress], Result], *, processes: int, address: str, progress: Progress | None = None
+) -> list[Result]:
     """Do one piece of work in several processes that know of each other, spread over the machines.
 
     Each has the variables that ``torchrun`` sets (``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR`` …), so that what
     fits under torchrun fits here; each asks for one core. Where one dies all end.
 
     Args:
-        work: picklable; its result, per rank, is returned.
+        work: picklable; its result, per rank, is returned. What it is given tells (stage, done, total) to
+            ``progress`` on this machine.
         processes: how many.
         address: as in :func:`mapped`.
+        progress: called here, with the latest of each stage; it never hears of a patient.
 
     Raises:
         ClusterError: if the cluster has too few cores or a process died.
@@ -171,29 +181,56 @@ def together(work: Callable[[], Result], *, processes: int, address: str) -> lis
         if cores < processes:
             raise ClusterError(f"{processes} processes need a core each, and the cluster has {cores}")
         member = ray.remote(num_cpus=1, scheduling_strategy="SPREAD", max_restarts=0)(_Member)
+        board = ray.remote(num_cpus=0)(_Board).remote()
         members = [member.remote() for _ in range(processes)]
         try:
             host, port = ray.get(members[0].meeting.remote())
             told = {"WORLD_SIZE": f"{processes}", "MASTER_ADDR": host, "MASTER_PORT": f"{port}"}
             alone = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
             running = [
-                each.run.remote(work, {"RANK": f"{rank}", **told, **alone})
+                each.run.remote(work, {"RANK": f"{rank}", **told, **alone}, board)
                 for rank, each in enumerate(members)
             ]
-            waiting = list(running)
-            while waiting:  # whoever fails first ends the others, which wait for it
-                ready, waiting = ray.wait(waiting)
-                done, found = ray.get(ready[0])
-                if not done:
-                    raise found
-            return [ray.get(each)[1] for each in running]
+            return _awaited(ray, running, board, progress)
         except ray.exceptions.RayError as error:
             raise ClusterError(
                 f"a process died ({type(error).__name__}); what is finished is kept, go on with --resume"
             ) from None
         finally:
-            for each in members:
+            for each in (*members, board):
                 ray.kill(each)
+
+
+def _awaited(ray: Any, running: Sequence[Any], board: Any, progress: Progress | None) -> list[Any]:
+    """Return what the processes return; whoever fails first ends the others, which wait for it."""
+    waiting, heard = list(running), dict[str, tuple[int, int]]()
+    while waiting:
+        ready, waiting = ray.wait(waiting, timeout=TOLD_SECONDS)
+        news = ray.get(board.latest.remote()) if progress else {}
+        for stage, counts in news.items():
+            if progress and heard.get(stage) != counts:
+                progress(stage, *counts)
+        heard = news
+        for one in ready:
+            done, found = ray.get(one)
+            if not done:
+                raise found
+    return [ray.get(each)[1] for each in running]
+
+
+class _Board:
+    """Where the processes of :func:`together` write how far they are, in a worker of its own."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, tuple[int, int]] = {}
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """Keep the latest of a stage."""
+        self._latest[stage] = (done, total)
+
+    def latest(self) -> dict[str, tuple[int, int]]:
+        """Return (done, total) of every stage, in the order they began."""
+        return self._latest
 
 
 class _Member:
@@ -207,11 +244,19 @@ class _Member:
             free.bind(("", 0))
             return ray.util.get_node_ip_address(), free.getsockname()[1]
 
-    def run(self, work: Callable[[], Any], variables: dict[str, str]) -> tuple[bool, Any]:
+    def run(self, work: Callable[[Progress], Any], variables: dict[str, str], board: Any) -> tuple[bool, Any]:
         """Do the work with these variables set: (True, result), or (False, error)."""
         os.environ.update(variables)
+        told: dict[str, float] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            now = monotonic()
+            if done >= total or now - told.get(stage, -TOLD_SECONDS) >= TOLD_SECONDS:
+                told[stage] = now
+                board.tell.remote(stage, done, total)
+
         try:
-            return True, work()
+            return True, work(tell)
         except Exception as error:
             return False, _portable(error)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from medmm.cluster import together
 from medmm.cohort.site import site_key
 from medmm.errors import ClusterError
-from medmm.train import follow, leads, open_run, plan, summary, train
+from medmm.train import Progress, follow, leads, open_run, plan, summary, train
 
 TRACKING = "MLFLOW_"
 """Variables that begin so go along: the leader tracks, on whatever machine it is."""
@@ -34,6 +34,7 @@ def launch(
     splits: Path | None = None,
     processes: int,
     cluster: str,
+    progress: Progress | None = None,
 ) -> Launched:
     """Train in several processes that share every batch (:func:`medmm.cluster.together`).
 
@@ -44,6 +45,7 @@ def launch(
         splits: as in :func:`medmm.train.plan`.
         processes: how many; each asks for one core.
         cluster: address of the Ray cluster, or ``local``.
+        progress: called here with (stage, done, total), as the leader tells of it.
 
     Raises:
         ClusterError: if the cluster does not answer, is too small, or a machine has another site key.
@@ -57,7 +59,8 @@ def launch(
         {name: value for name, value in os.environ.items() if name.startswith(TRACKING)},
         _key_digest(),
     )
-    (finished,) = (one for one in together(work, processes=processes, address=cluster) if one is not None)
+    found = together(work, processes=processes, address=cluster, progress=progress)
+    (finished,) = (one for one in found if one is not None)
     return finished
 
 
@@ -68,6 +71,7 @@ def _member(
     splits: Path | None,
     variables: Mapping[str, str],
     key: str,
+    progress: Progress,
 ) -> Launched | None:
     """Train with the others; only the leader has something to tell."""
     if _key_digest() != key:
@@ -81,7 +85,7 @@ def _member(
     if not leads():
         follow(planned, opened)
         return None
-    trained = train(planned, opened)
+    trained = train(planned, opened, progress=progress)
     return Launched(trained.bundle, tuple(summary(trained)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from medmm.errors import DataError
@@ -45,7 +46,7 @@ def slow(item: tuple[str, int]) -> int:
     return number
 
 
-def fitted(folder: str) -> tuple[str, str, dict[str, list[float]]]:
+def fitted(folder: str, progress: Callable[[str, int, int], None]) -> tuple[str, str, dict[str, list[float]]]:
     """Fit a small network with the others; return the machine, the rank and the weights."""
     import ray
 
@@ -54,6 +55,10 @@ def fitted(folder: str) -> tuple[str, str, dict[str, list[float]]]:
     from tests.fitting.test_processes import ASKED
 
     job = small_job(**ASKED)
+    if os.environ["RANK"] == "0":
+        progress("fitting", 1, 2)
     fit_network(job, Path(folder))
+    if os.environ["RANK"] == "0":
+        progress("fitting", 2, 2)
     weights = {name: value.flatten().tolist() for name, value in job.network.state_dict().items()}
     return ray.get_runtime_context().get_node_id(), os.environ["RANK"], weights

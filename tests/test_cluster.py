@@ -93,7 +93,15 @@ def test_two_machines_fit_one_network_to_the_weights_that_torchrun_gives(machine
     from tests.fitting.test_processes import ASKED
     from tests.fitting.test_processes import together as under_torchrun
 
-    found = together(partial(work.fitted, str(tmp_path / "ray")), processes=2, address=machines.address)
+    heard: list[tuple[str, int, int]] = []
+    found = together(
+        partial(work.fitted, str(tmp_path / "ray")),
+        processes=2,
+        address=machines.address,
+        progress=lambda *told: heard.append(told),
+    )
+    assert heard[-1] == ("fitting", 2, 2)
+    assert len(heard) == len(set(heard))
     assert [rank for _, rank, _ in found] == ["0", "1"]
     assert len({machine for machine, _, _ in found}) == 2
     done = under_torchrun(tmp_path / "two", ASKED)
@@ -102,7 +110,7 @@ def test_two_machines_fit_one_network_to_the_weights_that_torchrun_gives(machine
         for _, _, weights in found:
             assert weights[name] == pytest.approx(value.flatten().tolist(), abs=1e-6), name
     with pytest.raises(ClusterError, match="9 processes need a core each, and the cluster has 2"):
-        together(os.getpid, processes=9, address=machines.address)
+        together(work.squared, processes=9, address=machines.address)
 
 
 @real

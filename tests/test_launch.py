@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 from medmm.bundle import load
 from medmm.errors import ClusterError
 from medmm.launch import _member, launch
 from medmm.train import open_run, plan
-from tests.conftest import TABLES_RECIPE
+from tests.conftest import REPOSITORY, TABLES_RECIPE
 from tests.test_cluster import ray_warns, real
 
 
@@ -19,15 +25,49 @@ def test_two_machines_train_one_run_to_a_bundle(machines, written, tmp_path):
     recipe = TABLES_RECIPE.replace("cohort: data", f"cohort: {written}")
     (tmp_path / "recipe.yaml").write_text(recipe)
     run = open_run(plan(tmp_path, root=written), tmp_path / "runs")
-    found = launch(tmp_path, run, root=written, processes=2, cluster=machines.address)
+    heard: dict[str, tuple[int, int]] = {}
+    found = launch(
+        tmp_path,
+        run,
+        root=written,
+        processes=2,
+        cluster=machines.address,
+        progress=lambda stage, done, total: heard.update({stage: (done, total)}),
+    )
+    assert heard["fitting"][0] > 1
     assert found.bundle == run / "bundle"
     assert load(found.bundle).description.name
     assert any(line.startswith("fused") for line in found.lines)
 
 
+@real
+@ray_warns
+@pytest.mark.xdist_group("cluster")
+def test_a_launched_run_that_is_stopped_says_how_to_go_on(machines, written, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(TABLES_RECIPE.replace("cohort: data", f"cohort: {written}"))
+    asked = [".", "--root", f"{written}", "--processes", "2", "--cluster", machines.address]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medmm", "launch", *asked],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    deadline = time.monotonic() + 240
+    while not list((tmp_path / "runs").glob("*/fits/*/*/done.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=120)
+    assert process.returncode == 130, printed
+    run = next((tmp_path / "runs").glob("small-*"))
+    assert f"go on with: medmm launch . --processes 2 --cluster {machines.address} " in printed
+    assert f"--runs runs --resume runs/{run.name}" in printed
+    assert "Traceback" not in printed
+
+
 def test_a_machine_with_another_key_is_refused(tmp_path):
     with pytest.raises(ClusterError, match="another site key"):
-        _member(tmp_path, tmp_path / "run", None, None, {}, "0" * 64)
+        _member(tmp_path, tmp_path / "run", None, None, {}, "0" * 64, print)
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,22 @@ def test_a_broken_contract_is_one_line_and_nothing_is_written(small_copy, door, 
     assert not (tmp_path / "scores.csv").exists()
 
 
+def test_scores_that_are_there_stay_unless_asked_otherwise(small_run, door, tmp_path):
+    place = tmp_path / "scores.jsonl"
+    place.write_text("kept")
+    one = asked(small_run, "score", "--patient", ids(small_run)[0], "--out", place)
+    refused = door(*one)
+    assert refused.code == 8
+    assert "is there already; name a new file, or replace it with --overwrite" in " ".join(
+        refused.err.split()
+    )
+    assert place.read_text() == "kept"
+    assert door(*one, "--overwrite").code == 0
+    assert len(read_scores(place)) == 1
+    (tmp_path / "folder.csv").mkdir()
+    assert "it is a folder; name a file" in door(*one[:-1], tmp_path / "folder.csv").err
+
+
 def test_everybody_has_a_row_and_whoever_is_left_out_has_the_reason(small_copy, door, tmp_path):
     respelt(small_copy, "never_tables:", "exclusions: {seventy: {field: age, above: 70}}\nnever_tables:")
     respelt(

@@ -39,4 +39,9 @@ def subjects_asked(given: list[str] | None) -> list[str] | None:
 
 def where(root: Path | None) -> str:
     """Return the options that a next command needs to find the same data."""
-    return f" --root {quote(str(root))}" if root else ""
+    return given(root=root)
+
+
+def given(**options: object) -> str:
+    """Return options as they are typed, a space before each; what is None was not given."""
+    return "".join(f" --{name} {quote(str(value))}" for name, value in options.items() if value is not None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from medmm.cli.console import err, out, progress, say_next
+from medmm.cli.console import err, going_on, out, progress, say_next
 from medmm.cli.options import (
     BundleFolder,
     Cluster,
@@ -17,9 +17,13 @@ from medmm.cli.options import (
     Root,
     Runs,
     Splits,
+    given,
     subjects_asked,
     where,
 )
+
+if TYPE_CHECKING:
+    from medmm.telling import Plan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -82,10 +86,12 @@ def train(
     ] = False,
     cluster: Cluster = None,
 ) -> None:
-    """Fit, judge, seal and track a model, and say whether the image earns its place."""
+    """Fit, judge, seal and track a model, and say whether the image earns its place.
+
+    It tells how far it is: by a bar on a terminal, by a line a minute elsewhere.
+    """
     from medmm import train as story
     from medmm.cluster import knock
-    from medmm.tracking import store
 
     knock(cluster)
     if jobs and story.count() > 1:
@@ -98,33 +104,40 @@ def train(
             return
         if dry_run:
             lines = story.rehearse(planned, runs, progress=bars)
+            then = [f"medmm train {pipeline}{given(root=root, splits=splits)}"]
         else:
             jobs = jobs or (None if smoke else story.side_by_side(planned))
-            run = story.open_run(planned, runs, resume)
-            err.print(f"run      {run}; if it is stopped, --resume takes it up", markup=False)
-            try:
+            run = _begun(planned, runs, resume)
+            again = given(root=root, splits=splits, jobs=jobs, cluster=cluster) + " --smoke" * smoke
+            with going_on(f"medmm train {pipeline}{again}{given(runs=runs, resume=run)}"):
                 trained = story.train(
                     planned, run, register=not smoke, jobs=jobs, cluster=cluster, progress=bars
                 )
-            except KeyboardInterrupt:
-                given = {"--root": root, "--splits": splits, "--jobs": jobs, "--cluster": cluster}.items()
-                options = "".join(f" {name} {value}" for name, value in given if value)
-                options += " --smoke" if smoke else ""
-                err.print(
-                    f"\nmedmm: go on with: medmm train {pipeline}{options} --runs {runs} --resume {run}"
-                )
-                raise
-            lines, runs = story.summary(trained), trained.run.parent
+            lines, then = story.summary(trained), _after(planned, trained.bundle, root, store=run.parent)
     for line in lines:
         out.print(line, markup=False)
-    if dry_run:
-        say_next(f"medmm train {pipeline}{where(root)}" + (f" --splits {splits}" if splits else ""))
-    else:
-        say_next(
-            f"medmm score {trained.bundle} --cohort {planned.folder}{where(root)} --out scores.parquet",
-            f"medmm explain {trained.bundle} --cohort {planned.folder}{where(root)} --folds --out reports",
-            f"mlflow ui --workers 1 --backend-store-uri {store(runs)}",
-        )
+    say_next(*then)
+
+
+def _begun(planned: Plan, runs: Path, resume: Path | None) -> Path:
+    """Open the folder of a run, and say which it is: whoever is stopped without a word needs it."""
+    from medmm.train import open_run
+
+    run = open_run(planned, runs, resume)
+    err.print(f"run      {run}; if it is stopped, --resume takes it up", markup=False)
+    return run
+
+
+def _after(planned: Plan, bundle: Path, root: Path | None, *, store: Path) -> list[str]:
+    """Return what is done with a bundle: score, explain, look at the runs beside it."""
+    from medmm.tracking import store as tracking_store
+
+    cohort = f"--cohort {planned.folder}{where(root)}"
+    return [
+        f"medmm score {bundle} {cohort} --out scores.parquet",
+        f"medmm explain {bundle} {cohort} --folds --out reports",
+        f"mlflow ui --workers 1 --backend-store-uri {tracking_store(store)}",
+    ]
 
 
 @app.command(epilog="Example: medmm launch PIPELINE --root DATA --processes 4 --cluster head-node:6379")
@@ -141,21 +154,27 @@ def launch(
     from medmm import launch as story
     from medmm.cluster import knock
     from medmm.searching import check_processes
-    from medmm.train import open_run, plan
+    from medmm.train import plan
 
     knock(cluster)
     with progress() as bars:
         planned = plan(pipeline, root=root, splits=splits, progress=bars)
-    check_processes(planned.recipe, processes)
-    run = open_run(planned, runs, resume)
-    err.print(f"run      {run}; if it is stopped, --resume takes it up", markup=False)
-    trained = story.launch(pipeline, run, root=root, splits=splits, processes=processes, cluster=cluster)
+        check_processes(planned.recipe, processes)
+        run = _begun(planned, runs, resume)
+        again = given(processes=processes, cluster=cluster, root=root, splits=splits, runs=runs, resume=run)
+        with going_on(f"medmm launch {pipeline}{again}"):
+            trained = story.launch(
+                pipeline,
+                run,
+                root=root,
+                splits=splits,
+                processes=processes,
+                cluster=cluster,
+                progress=bars,
+            )
     for line in trained.lines:
         out.print(line, markup=False)
-    say_next(
-        f"medmm score {trained.bundle} --cohort {planned.folder}{where(root)} --out scores.parquet",
-        f"medmm explain {trained.bundle} --cohort {planned.folder}{where(root)} --folds --out reports",
-    )
+    say_next(*_after(planned, trained.bundle, root, store=run.parent))
 
 
 @app.command(epilog="Examples: medmm search PIPELINE --root DATA · medmm search PIPELINE --resume RUN")
@@ -173,14 +192,10 @@ def search(
     knock(cluster)
     with progress() as bars:
         planned = story.plan(pipeline, root=root, progress=bars)
-        run = story.open_run(planned, runs, resume)
-        at = f" --cluster {cluster}" if cluster else ""
-        more = f"{pipeline}{where(root)} --runs {runs}{at} --resume {run}"
-        try:
+        run = _begun(planned, runs, resume)
+        more = f"{pipeline}{given(root=root, runs=runs, cluster=cluster, resume=run)}"
+        with going_on(f"medmm search {more}"):
             lines = story.search(planned, run, cluster=cluster, progress=bars)
-        except KeyboardInterrupt:
-            err.print(f"\nmedmm: go on with: medmm search {more}")
-            raise
     for line in lines:
         out.print(line, markup=False)
     say_next(f"medmm train {more}")
@@ -200,19 +215,20 @@ def pretrain(
     """
     from medmm.pretrain import pretrain as story
 
-    with progress() as bars:
+    again = given(out=folder, root=root, runs=runs, splits=splits)
+    with progress() as bars, going_on(f"medmm pretrain {pipeline}{again}"):
         learned = story(pipeline, folder, runs=runs, root=root, splits=splits, progress=bars)
     for line in learned.lines():
         out.print(line, markup=False)
     say_next(
         f"write `pretrained: {folder.absolute()}` into the recipe",
-        f"medmm train {pipeline}{where(root)}" + (f" --splits {splits}" if splits else ""),
+        f"medmm train {pipeline}{given(root=root, splits=splits)}",
     )
 
 
 @app.command(
     epilog="Examples: medmm score BUNDLE --cohort COHORT --patient 0042 · … --out scores.parquet"
-    " · … --out scores.parquet --cluster head-node:6379"
+    " · … --out scores.parquet --overwrite · … --out scores.parquet --cluster head-node:6379"
 )
 def score(
     bundle: BundleFolder,
@@ -224,8 +240,14 @@ def score(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--out", help="scores.parquet, .csv or .jsonl; without it, JSON on standard output."),
+        typer.Option(
+            "--out",
+            help="A new file: scores.parquet, .csv or .jsonl; without it, JSON on standard output.",
+        ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace --out where it is there already, once all is scored.")
+    ] = False,
     max_refused: Annotated[
         int | None, typer.Option(min=0, help="Exit 3 when more patients than this are refused.")
     ] = None,
@@ -238,7 +260,7 @@ def score(
 
     subjects = subjects_asked(patient)
     if output is not None:
-        check_place(output)
+        check_place(output, overwrite=overwrite)
     with progress() as bars:
         scores = story(bundle, cohort, root=root, subjects=subjects, cluster=cluster, progress=bars)
     if output is None:

@@ -74,17 +74,26 @@ def from_json(text: str) -> Score:
         raise DataError(f"not a score in JSON ({type(error).__name__})") from None
 
 
-def check_place(path: Path) -> None:
-    """Refuse a place that :func:`write_scores` could not write, before anybody is scored.
+def check_place(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse a place that :func:`write_scores` could not write, or should not, before anybody is scored.
+
+    Args:
+        path: of the score file.
+        overwrite: whether one that is there may go.
 
     Raises:
-        OutputError: if the suffix is none of the formats, or the folder cannot be made.
+        OutputError: if the suffix is none of the formats, the folder cannot be made, or a file is there.
     """
     _format(path)
     try:
+        taken = path.exists() and not overwrite
         path.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise OutputError(f"{str(path)!r} cannot be written ({told(error)}); name another folder") from None
+    if path.is_dir():
+        raise OutputError(f"{str(path)!r} cannot be written: it is a folder; name a file")
+    if taken:
+        raise OutputError(f"{str(path)!r} is there already; name a new file, or replace it with --overwrite")
 
 
 def write_scores(scores: Iterable[Score], path: Path) -> Path:
