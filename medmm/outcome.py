@@ -210,6 +210,17 @@ def rates(task: Task, labels: Float64) -> dict[str, float]:
     return {name: float((known == place).mean()) for place, name in enumerate(task.classes)}
 
 
+def events(task: Task, labels: Float64) -> tuple[int, float]:
+    """Return how many of the known labels ``[patient]`` are events, and their share.
+
+    Of a kind without events all count as one: how many are known, and 1.
+    """
+    known = labels[np.isfinite(labels)]
+    if task.kind != "binary" and task.kind not in TIMES:
+        return len(known), 1.0
+    return int((known > 0).sum()), float((known > 0).mean())
+
+
 def intervals(labels: Float64) -> tuple[float, ...]:
     """Return the ends of intervals with about equally many events each, the last at the last event.
 

@@ -38,7 +38,7 @@ from medmm.fitting.routing import Route
 from medmm.network.export import export
 from medmm.network.network import Network, same_encoder, used, weighed, widened
 from medmm.network.weights import save_weights
-from medmm.outcome import TIMES, Component, columns, components, rates, scored
+from medmm.outcome import Component, columns, components, events, rates, scored
 from medmm.outputs.certificates import write_certificates
 from medmm.recipe import Joint
 from medmm.report.cards import model_card
@@ -139,11 +139,10 @@ def seal(
         metrics |= fused.to_json() | (chosen.to_json() if chosen else {})
         metrics["submodels"] = {name: one.to_json() for name, one in sealed.items()}
         _write_plain(folder, sealing, description, metrics)
-        populations = {"population": fused.whole}
-        populations |= {f"population-{name}": one.whole for name, one in sealed.items()}
+        whole = {f"population-{name}": one.whole for name, one in sealed.items()}
         # Before the bundle takes its place: where there is a bundle, nothing of it is left to write.
         known = chosen.with_routed(out_of_fold) if chosen else out_of_fold
-        _keep_local(run / "local", populations, problem, judgements, known)
+        _keep_local(run / "local", {"population": fused.whole} | whole, problem, judgements, known)
     return bundle.verify(run / "bundle")
 
 
@@ -326,10 +325,7 @@ def _describe(
     whole: Reference,
 ) -> bundle.Description:
     recipe, labels, first = problem.recipe, columns(problem.labels), problem.tasks[0]
-    known = labels[np.isfinite(labels[:, 0]), 0]
-    judgement = judgements[first.name]
-    counted = first.kind == "binary" or first.kind in TIMES
-    wider = {"outputs": problem.outputs} if problem.outputs > 1 else {}
+    positives, prevalence = events(first, labels[:, 0])
     return bundle.Description(
         medmm_version=version("medmm"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -339,19 +335,16 @@ def _describe(
         outcome=first.name,
         outcome_label=spec.outcomes[first.name].label or first.name,
         modalities=tuple(final.modalities),
-        # One modality alone is a base with nothing stacked upon it.
-        fusion={"kind": recipe.fusion.kind, "options": recipe.fusion.options() | wider}
-        if len(final.modalities) > 1
-        else {"kind": "late_stack", "options": wider},
+        fusion=_fusion(problem, final),
         evaluations=recipe.explanation.evaluations if "map" in recipe.fusion.needs else None,
         final_model=recipe.final_model,
         members=final.members,
         cohort=spec.name,
         cohort_digest=cohort_digest,
         trained_on=len(labels),
-        positives=int((known > 0).sum()) if counted else len(known),
-        prevalence=float((known > 0).mean()) if counted else 1.0,
-        threshold=judgement.threshold,
+        positives=positives,
+        prevalence=prevalence,
+        threshold=judgements[first.name].threshold,
         tasks=tuple(task.to_json() for task in problem.tasks),
         rates={task.name: rates(task, own) for task, own in zip(problem.tasks, labels.T, strict=True)},
         thresholds={
@@ -359,10 +352,18 @@ def _describe(
             for name, one in judgements.items()
             if one.threshold is not None and name != first.name
         },
-        calibrated_on=int(scored(judgement.calibrated).sum()),
+        calibrated_on=int(scored(judgements[first.name].calibrated).sum()),
         seed=recipe.seed,
         reference_digest=whole.digest,
     )
+
+
+def _fusion(problem: Problem, final: Final) -> dict[str, Any]:
+    """Return the fusion as it is built again; one modality alone is a base with nothing stacked upon it."""
+    wider = {"outputs": problem.outputs} if problem.outputs > 1 else {}
+    if len(final.modalities) == 1:
+        return {"kind": "late_stack", "options": wider}
+    return {"kind": problem.recipe.fusion.kind, "options": problem.recipe.fusion.options() | wider}
 
 
 def _keep_local(

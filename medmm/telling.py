@@ -93,45 +93,19 @@ def training_page(
     planned: Plan, out_of_fold: OutOfFold, choice: choosing.Choice, sha256: str, notices: tuple[str, ...]
 ) -> TrainingPage:
     """Fill the page about this run; no patient is on it."""
-    judgements = choice.judgements
-    recipe, subjects = planned.recipe, planned.cohort.flow.subjects
-    left = tuple((reason, count) for reason, count in subjects.parts.items() if reason != "kept")
-    kept = subjects.parts.get("kept", 0)
-    others = kept - len(planned.patients)
+    judgements, recipe = choice.judgements, planned.recipe
     only = _only_binary(judgements)
     predictors = [
         Predictor(model, *one.counts[model], found["auroc"], found["auprc"], found["brier"])
         for one in ([only] if only else [])
         for model, found in one.figures.items()
     ]
-    curves = [
-        LearningCurve(
-            name=name,
-            train=tuple(row["loss"] for row in history.epochs),
-            tuning=tuple(row["select_loss"] for row in history.epochs if "select_loss" in row),
-            best_epoch=history.best_epoch + 1,
-        )
-        for name, history in out_of_fold.histories.items()
-        if "inner" not in name
-    ]
     return TrainingPage(
         title=recipe.name,
         question=recipe.question,
         intended_use=recipe.intended_use,
-        provenance=Provenance(
-            bundle_sha256=sha256,
-            medmm_version=version("medmm"),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            recipe=recipe.name,
-            cohort=planned.spec.name,
-            cohort_sha256=planned.cohort.digest,
-            seeds={"recipe": recipe.seed, "splits": planned.spec.splits.seed},
-        ),
-        flow=(
-            FlowStep("subjects in any source", subjects.total, left),
-            FlowStep("in the cohort", kept, (("held out, or without a label", others),) if others else ()),
-            FlowStep("trained on", len(planned.patients)),
-        ),
+        provenance=_provenance(planned, sha256),
+        flow=_flow(planned),
         predictors=tuple(sorted(predictors, key=lambda predictor: predictor.name != "fused")),
         shipped=choice.routing.sentence() if choice.routing else "",
         decided=decided_table(only.figures, only.threshold) if only else None,
@@ -139,7 +113,7 @@ def training_page(
         outcomes=() if only else _outcome_tables(judgements),
         verdicts=_verdicts(judgements, only),
         chosen=chosen_sections(choice.evidence, choice.decision) if choice.evidence else None,
-        curves=tuple(curves),
+        curves=_curves(out_of_fold),
         settings=tuple((key, str(value)) for key, value in recipe.fitting.model_dump().items()),
         warnings=(*notices, *_flat(judgements)),
     )
@@ -150,6 +124,44 @@ def _verdicts(judgements: Mapping[str, Judgement], only: Judgement | None) -> tu
     if only is not None:
         return (("what ships", only.shipped),) if only.shipped else ()
     return tuple((each.task.named, each.verdict) for each in judgements.values() if each.verdict)
+
+
+def _provenance(planned: Plan, sha256: str) -> Provenance:
+    return Provenance(
+        bundle_sha256=sha256,
+        medmm_version=version("medmm"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        recipe=planned.recipe.name,
+        cohort=planned.spec.name,
+        cohort_sha256=planned.cohort.digest,
+        seeds={"recipe": planned.recipe.seed, "splits": planned.spec.splits.seed},
+    )
+
+
+def _flow(planned: Plan) -> tuple[FlowStep, ...]:
+    """Return from everybody to those who are trained on."""
+    subjects = planned.cohort.flow.subjects
+    left = tuple((reason, count) for reason, count in subjects.parts.items() if reason != "kept")
+    kept = subjects.parts.get("kept", 0)
+    others = kept - len(planned.patients)
+    return (
+        FlowStep("subjects in any source", subjects.total, left),
+        FlowStep("in the cohort", kept, (("held out, or without a label", others),) if others else ()),
+        FlowStep("trained on", len(planned.patients)),
+    )
+
+
+def _curves(out_of_fold: OutOfFold) -> tuple[LearningCurve, ...]:
+    return tuple(
+        LearningCurve(
+            name=name,
+            train=tuple(row["loss"] for row in history.epochs),
+            tuning=tuple(row["select_loss"] for row in history.epochs if "select_loss" in row),
+            best_epoch=history.best_epoch + 1,
+        )
+        for name, history in out_of_fold.histories.items()
+        if "inner" not in name
+    )
 
 
 def _only_binary(judgements: Mapping[str, Judgement]) -> Judgement | None:

@@ -12,6 +12,7 @@ from medmm.cli.options import CohortFolder, Root, where
 from medmm.errors import DataError
 
 if TYPE_CHECKING:
+    from medmm.cohort.link import Cohort
     from medmm.cohort.spec import CohortSpec
 
 cohort_app = typer.Typer(no_args_is_help=True, help="Who is in, and what was known when.")
@@ -58,7 +59,6 @@ def check(
 ) -> None:
     """Join the cohort and print who is in, what is missing and what looks wrong."""
     from medmm.cohort.check import check as inspect
-    from medmm.cohort.check import series_columns
     from medmm.cohort.link import link
     from medmm.cohort.site import index_cache, site_key
     from medmm.cohort.spec import data_root, load_spec
@@ -85,11 +85,7 @@ def check(
     if not linked.patients:
         raise DataError(f"{spec.name}: no patient is left to train on or to score; the flow above says why")
     if series is not None:
-        from medmm.sources.duck import write_parquet
-
-        columns = series_columns(linked)
-        write_parquet(columns, series)
-        out.print(f"series   {series}: {len(columns['block'])} candidates", markup=False)
+        _keep_series(linked, series)
     if red_team:
         _attack(spec, folder, cohort, pages)
     else:
@@ -97,6 +93,15 @@ def check(
             f"medmm cohort check {cohort}{where(root)} --red-team",
             f"medmm train pipelines/…{where(root)} --dry-run",
         )
+
+
+def _keep_series(linked: Cohort, file: Path) -> None:
+    from medmm.cohort.check import series_columns
+    from medmm.sources.duck import write_parquet
+
+    columns = series_columns(linked)
+    write_parquet(columns, file)
+    out.print(f"series   {file}: {len(columns['block'])} candidates", markup=False)
 
 
 def _attack(spec: CohortSpec, root: Path, cohort: Path, folder: Path) -> None:

@@ -68,6 +68,30 @@ def last_known(
         DataError: if times with and without an offset from UTC would have to be compared.
     """
     _asked(engine, fields, predictions)
+    _known(engine, spec, table, id_column, same_day=same_day)
+    if engine.rows("SELECT count(*) FROM fact WHERE mixed")[0][0]:
+        raise DataError(
+            f"{table.name}: times with and without a UTC offset cannot be compared; write all the same way"
+        )
+    rows = engine.rows(
+        "SELECT id, field, max({'o': coalesce(offset_days, -1e300),"
+        f" 'r': -{sql_status_rank('state')}, 'v': value, 'u': unit}}) FROM fact GROUP BY id, field"
+    )
+    found: dict[str, dict[str, Fact]] = {}
+    for subject, name, fact in rows:
+        undated = fact["o"] == -1e300
+        found.setdefault(subject, {})[name] = Fact(
+            fact["v"],
+            fact["u"],
+            None if undated else fact["o"],
+            undated and spec.undated == "refuse",
+            spec.no_unit == "refuse",
+        )
+    return found
+
+
+def _known(engine: Engine, spec: Events, table: Table, id_column: str, *, same_day: bool) -> None:
+    """The table ``fact``: the events asked for that were known by the prediction time, and in the window."""
     columns = spec.columns
     available = sql_text(columns.available_at)
     both = ("taken", "available")
@@ -88,25 +112,6 @@ def last_known(
         " AND (taken = '' OR taken_day IS NOT NULL) AND (available = '' OR available_day IS NOT NULL)",
         what=table.name,
     )
-    if engine.rows("SELECT count(*) FROM fact WHERE mixed")[0][0]:
-        raise DataError(
-            f"{table.name}: times with and without a UTC offset cannot be compared; write all the same way"
-        )
-    rows = engine.rows(
-        "SELECT id, field, max({'o': coalesce(offset_days, -1e300),"
-        f" 'r': -{sql_status_rank('state')}, 'v': value, 'u': unit}}) FROM fact GROUP BY id, field"
-    )
-    found: dict[str, dict[str, Fact]] = {}
-    for subject, name, fact in rows:
-        undated = fact["o"] == -1e300
-        found.setdefault(subject, {})[name] = Fact(
-            fact["v"],
-            fact["u"],
-            None if undated else fact["o"],
-            undated and spec.undated == "refuse",
-            spec.no_unit == "refuse",
-        )
-    return found
 
 
 def _asked(engine: Engine, fields: Mapping[str, FieldSpec], predictions: Mapping[str, Moment]) -> None:

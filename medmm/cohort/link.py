@@ -8,20 +8,20 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from medmm.cohort import accounts
 from medmm.cohort.archive import Archive, Candidate, Choice, candidates
 from medmm.cohort.blocks import Exclusion
-from medmm.cohort.candidates import ODD_YEARS
-from medmm.cohort.flow import Account, Finding, Flow
+from medmm.cohort.flow import Account, Flow
 from medmm.cohort.moments import Moment
 from medmm.cohort.notes import Written, read_notes
 from medmm.cohort.opened import Opened
 from medmm.cohort.site import pseudonym
 from medmm.cohort.spec import CohortSpec
+from medmm.cohort.wide import Fields
 from medmm.cohort.window import Results, keys, look_back
 from medmm.columns import MISSING, FieldSpec, ResultSpec, Status, Value
 from medmm.modality import Declaration
@@ -123,59 +123,77 @@ def link(
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """A join makes many small objects and no circles; the collector would look for some again and again."""
+    """Pause the garbage collector, and leave it as it was however the block ends.
+
+    A join makes many small objects and no circles; the collector would look for some again and again. It is
+    one for the whole process, so nothing but a join runs in here, and an interrupt must not leave it off.
+    """
     was = gc.isenabled()
-    gc.disable()
     try:
+        gc.disable()
         yield
     finally:
         if was:
             gc.enable()
 
 
+@dataclass(frozen=True, slots=True)
+class _Everybody:
+    """What the sources say of everybody, but for their long tables.
+
+    Attributes:
+        found: ids of any source.
+        predictions: of those who have a prediction time.
+        clocks: how many prediction times came from where.
+        labels: by outcome and subject.
+        rows: the fields of the records, by subject.
+        reader: what read them.
+        choices: the series of every image block, by subject.
+        excluded: who is left out, and why.
+    """
+
+    found: set[str]
+    predictions: Mapping[str, Moment]
+    clocks: Mapping[str, int]
+    labels: Mapping[str, Mapping[str, float]]
+    rows: Mapping[str, Mapping[str, Value]]
+    reader: Fields
+    choices: Mapping[str, Choices]
+    excluded: dict[str, str]
+
+    @classmethod
+    def of(cls, opened: Opened, archive: Archive, listed: Sequence[str]) -> _Everybody:
+        found = {*opened.everywhere(), *archive.subjects()}
+        predictions, clocks = _prediction_times(opened, archive, listed)
+        labels = opened.labels()
+        rows, reader = opened.records(predictions)
+        choices = {subject: archive.choose(subject, moment) for subject, moment in predictions.items()}
+        excluded = _without_a_row(opened, found, listed, predictions)
+        excluded |= _excluded(opened, rows, choices, labels)
+        return cls(found, predictions, clocks, labels, rows, reader, choices, excluded)
+
+
 def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
-    spec = opened.spec
-    listed = opened.listed()
-    found = {*opened.everywhere(), *archive.subjects()}
-    everybody = found.union(opened.wanted or ())
-    predictions, clocks = _prediction_times(opened, archive, listed)
-    labels = opened.labels()
-    rows, reader = opened.records(predictions)
-    subgroups = spec.subgroups
-    choices = {subject: archive.choose(subject, moment) for subject, moment in predictions.items()}
-    excluded = dict.fromkeys(everybody - found, "not_in_any_source")
-    excluded |= dict.fromkeys(found - set(listed), "not_in_subjects")
-    excluded |= dict.fromkeys(set(listed) - set(predictions), _no_time(spec))
-    excluded |= _excluded(opened, rows, choices, labels)
-    kept = sorted(set(predictions) - set(excluded))
-    chosen = {subject: choices[subject] for subject in kept}
-    results, notes = _long_tables(opened, {subject: predictions[subject] for subject in kept})
-    everybody |= results.others
-    excluded |= dict.fromkeys(results.others - set(listed), "not_in_subjects")
+    spec, listed = opened.spec, opened.listed()
+    everybody = _Everybody.of(opened, archive, listed)
+    kept = sorted(set(everybody.predictions) - set(everybody.excluded))
+    chosen = {subject: everybody.choices[subject] for subject in kept}
+    results, notes = _long_tables(opened, {subject: everybody.predictions[subject] for subject in kept})
+    excluded = everybody.excluded | dict.fromkeys(results.others - set(listed), "not_in_subjects")
     if spec.records and not opened.restricted:
-        reader.check(spec.records)
-    tables = _tables(spec, results, notes)
-    patients = tuple(
-        Patient(
-            subject,
-            pseudonym(key, subject),
-            tables(rows.get(subject, {}), place)
-            | {block: archive.source(block, chosen[subject][block], key) for block in spec.images},
-            {name: found[subject] for name, found in labels.items() if subject in found},
-            {name: rows[subject][name].text for name in subgroups},
-        )
-        for place, subject in enumerate(kept)
-    )
+        everybody.reader.check(spec.records)
+    patients = _patients(spec, everybody, _tables(spec, results, notes), _images(archive, chosen, key), key)
     flow = Flow(
-        _subjects(everybody, kept, excluded),
+        accounts.subjects(everybody.found.union(opened.wanted or (), results.others), kept, excluded),
         archive.account(chosen),
         Account("results", results.total, dict(results.fates)),
         notes.account,
-        _undated(spec, patients, results),
-        _unparsable(reader.unparsable, results),
-        dict(clocks),
-        tuple(_findings(opened, results, kept, predictions, excluded, key)),
+        accounts.undated(declarations(spec), patients, results),
+        accounts.unparsable(everybody.reader.unparsable, results),
+        dict(everybody.clocks),
+        tuple(accounts.findings(opened, results, kept, everybody.predictions, excluded, key)),
     )
+    rows, groups = everybody.rows, spec.splits.groups
     return Cohort(
         spec,
         patients,
@@ -184,8 +202,29 @@ def _join(opened: Opened, archive: Archive, key: bytes) -> Cohort:
         dict(sorted(excluded.items())),
         tuple(candidates(chosen, key)),
         archive.fingerprints(chosen),
-        {subject: predictions[subject].day for subject in kept},
-        {subject: rows[subject][spec.splits.groups].text for subject in kept if spec.splits.groups},
+        {subject: everybody.predictions[subject].day for subject in kept},
+        {subject: rows[subject][groups].text for subject in kept if groups},
+    )
+
+
+def _patients(
+    spec: CohortSpec,
+    everybody: _Everybody,
+    told: Callable[[Mapping[str, Value], int], dict[str, Source]],
+    series: Mapping[str, dict[str, Source]],
+    key: bytes,
+) -> tuple[Patient, ...]:
+    """Return those who are in, in the order of ``series``."""
+    rows, labels = everybody.rows, everybody.labels
+    return tuple(
+        Patient(
+            subject,
+            pseudonym(key, subject),
+            told(rows.get(subject, {}), place) | images,
+            {name: found[subject] for name, found in labels.items() if subject in found},
+            {name: rows[subject][name].text for name in spec.subgroups},
+        )
+        for place, (subject, images) in enumerate(series.items())
     )
 
 
@@ -232,8 +271,14 @@ def _prediction_times(
     return times, {clock: clocks.count(clock) for clock in sorted(set(clocks))}
 
 
-def _no_time(spec: CohortSpec) -> str:
-    return "no_index_study" if spec.prediction_time.from_image else "no_prediction_time"
+def _without_a_row(
+    opened: Opened, found: set[str], listed: Sequence[str], predictions: Mapping[str, Moment]
+) -> dict[str, str]:
+    """Return why those whom nothing can be said of are left out."""
+    no_time = "no_index_study" if opened.spec.prediction_time.from_image else "no_prediction_time"
+    reasons = dict.fromkeys(set(opened.wanted or ()) - found, "not_in_any_source")
+    reasons |= dict.fromkeys(found - set(listed), "not_in_subjects")
+    return reasons | dict.fromkeys(set(listed) - set(predictions), no_time)
 
 
 def _excluded(
@@ -322,61 +367,12 @@ def _tables(
     return told
 
 
-def _subjects(everybody: set[str], kept: Sequence[str], excluded: Mapping[str, str]) -> Account:
-    reasons = list(excluded.values())
-    parts = {"kept": len(kept)} | {reason: reasons.count(reason) for reason in sorted(set(reasons))}
-    return Account("subjects", len(everybody), parts if reasons else parts | {"excluded": 0})
-
-
-def _findings(
-    opened: Opened,
-    results: Results,
-    kept: Sequence[str],
-    predictions: Mapping[str, Moment],
-    excluded: Mapping[str, str],
-    key: bytes,
-) -> Iterator[Finding]:
-    """What is odd in the tables, each with the pseudonyms of up to three people."""
-
-    def such_as(subjects: Sequence[str]) -> tuple[str, ...]:
-        return tuple(pseudonym(key, subject) for subject in sorted(subjects)[:3])
-
-    yield from (Finding(f"{t.name}: {t.remark}", 1) for t in opened.tables.values() if t.remark)
-    for what, (count, places) in results.odd.items():
-        yield Finding(what, count, such_as([kept[place] for place in places]))
-    first, last = (date(year, 1, 1).toordinal() - date(1970, 1, 1).toordinal() for year in ODD_YEARS)
-    if opened.spec.prediction_time.day is None:
-        odd = [s for s, moment in predictions.items() if not first <= moment.day < last]
-        if odd:
-            what = f"prediction times before {ODD_YEARS[0]} or after {ODD_YEARS[1]}"
-            yield Finding(what, len(odd), such_as(odd))
-    for reason, where in (
-        ("not_in_subjects", "that stand in other sources only"),
-        ("no_prediction_time", "without a usable prediction time"),
-    ):
-        those = [subject for subject, why in excluded.items() if why == reason]
-        if those:
-            yield Finding(f"{opened.spec.subjects.table}: ids {where}", len(those), such_as(those))
-
-
-def _undated(spec: CohortSpec, patients: Sequence[Patient], results: Results) -> dict[str, int]:
-    counts = {"biomarkers": results.undated} if results.undated else {}
-    for patient in patients:
-        for block, source in patient.sources.items():
-            if block == "biomarkers":
-                continue  # counted where all of them lie together
-            if isinstance(source, Mapping):
-                count = sum(value.undated for value in source.values())
-            else:
-                count = int(getattr(source, "undated", False))
-            if count:
-                counts[block] = counts.get(block, 0) + count
-    return {block: counts[block] for block in declarations(spec) if block in counts}
-
-
-def _unparsable(fields: Mapping[str, Mapping[str, int]], results: Results) -> dict[str, Mapping[str, int]]:
-    found = {f"records.{name}": dict(counts) for name, counts in sorted(fields.items())}
-    return found | {f"biomarkers.{name}": counts for name, counts in sorted(results.unparsable.items())}
+def _images(archive: Archive, chosen: Mapping[str, Choices], key: bytes) -> dict[str, dict[str, Source]]:
+    """Return, per subject, the series of every image block, or why there is none."""
+    return {
+        subject: {block: archive.source(block, choice, key) for block, choice in choices.items()}
+        for subject, choices in chosen.items()
+    }
 
 
 def _sequence(source: TimedSeries | NotesSource) -> tuple[object, ...]:

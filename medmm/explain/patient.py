@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 
 from medmm.calibration import Platt
@@ -66,38 +67,29 @@ def patient_page(explainer: Explainer, patient: Patient) -> PatientPage:
         with_attention(_block(name, modality, observed), explainer, observed)
         for name, modality in explainer.bundle.modalities.items()
     )
+    page = partial(
+        PatientPage,
+        pseudonym=patient.pseudonym,
+        intended_use=description.intended_use,
+        provenance=provenance(explainer),
+        inputs=blocks,
+    )
     if reason:
-        return PatientPage(
-            pseudonym=patient.pseudonym,
-            question=description.outcome_label,
-            intended_use=description.intended_use,
-            status="refused",
-            provenance=provenance(explainer),
-            reason=reason,
-            inputs=blocks,
-        )
+        return page(question=description.outcome_label, status="refused", reason=reason)
     if not only_binary(explainer):
-        return PatientPage(
-            pseudonym=patient.pseudonym,
+        return page(
             question=description.question,
-            intended_use=description.intended_use,
             status="scored",
-            provenance=provenance(explainer),
-            inputs=blocks,
             warnings=observed.warnings,
             reference=_reference_facts(explainer, explainer.scorer.fused),
             outcomes=predicted(explainer, observed),
             training=_training(explainer, patient),
         )
     explained = explainer.explain(observed)
-    return PatientPage(
-        pseudonym=patient.pseudonym,
+    return page(
         question=description.outcome_label,
-        intended_use=description.intended_use,
         status="scored",
-        provenance=provenance(explainer),
         risk=_risk(explainer, explained, patient),
-        inputs=blocks,
         warnings=observed.warnings + _routed(explained.route),
         modalities=modality_waterfall(explainer, explained, observed),
         fields=field_waterfalls(explainer, explained, observed),

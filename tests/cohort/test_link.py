@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import stat
 import subprocess
 import sys
@@ -208,6 +209,32 @@ def test_a_date_with_an_offset_from_utc_needs_a_prediction_time_with_one(small: 
     small.write("records.csv", head, [("001", "2024-03-01T06:00:00", "", "", "", later)])
     with pytest.raises(DataError, match=r"records\.operated: .*UTC offset"):
         small.link()
+
+
+@pytest.mark.parametrize("stop", [None, DataError, KeyboardInterrupt])
+@pytest.mark.parametrize("collects", [True, False])
+def test_a_join_leaves_the_garbage_collector_as_it_was(
+    small: Any, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException] | None, collects: bool
+) -> None:
+    paused = []
+
+    def stopped(*_: object) -> Any:
+        paused.append(not gc.isenabled())
+        raise stop or AssertionError
+
+    if stop is not None:
+        monkeypatch.setattr("medmm.cohort.link._join", stopped)
+    try:
+        (gc.enable if collects else gc.disable)()
+        if stop is None:
+            assert small.link().patients
+        else:
+            with pytest.raises(stop):
+                small.link()
+        assert gc.isenabled() is collects
+    finally:
+        gc.enable()
+    assert all(paused)
 
 
 def test_unreadable_records_are_listed_and_stop_above_the_declared_share(small: Any) -> None:
