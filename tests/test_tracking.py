@@ -298,3 +298,23 @@ def test_only_a_model_that_meets_the_rules_is_champion(uri: str, bundle: Path, p
         alias for (alias,) in rows(uri, "SELECT alias FROM registered_model_aliases WHERE name = ?", name)
     }
     assert aliases == ({"candidate", "champion"} if passed else {"candidate"})
+
+
+def test_a_child_is_recorded_once_and_what_a_kill_left_half_recorded_goes(uri: str) -> None:
+    with tracked("children", "run", uri=uri) as run:
+        client, of = run._client, run._client.get_run(run.run_id).info.experiment_id
+        for _ in range(2):
+            run.child("fold0 trial 0", {"rate": 0.1}, [0.5, 0.6], "finished")
+        tags = {"mlflow.parentRunId": run.run_id}
+        half = client.create_run(of, tags=tags, run_name="fold0 trial 1").info.run_id
+        client.log_param(half, "rate", "0.2")
+        run.child("fold0 trial 1", {"rate": 0.2}, [0.4], "pruned")
+        found = client.search_runs([of], f"tags.mlflow.parentRunId = '{run.run_id}'")
+    assert sorted((child.info.run_name, child.info.status) for child in found) == [
+        ("fold0 trial 0", "FINISHED"),
+        ("fold0 trial 1", "FINISHED"),
+    ]
+    assert half not in {child.info.run_id for child in found}
+    values = {c.info.run_name: client.get_metric_history(c.info.run_id, "value") for c in found}
+    assert [one.value for one in values["fold0 trial 0"]] == [0.5, 0.6]
+    assert [one.value for one in values["fold0 trial 1"]] == [0.4]

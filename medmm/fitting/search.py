@@ -219,6 +219,7 @@ class Searcher:
         optuna = _optuna()
         self.journals.mkdir(parents=True, exist_ok=True)
         file = self.journals / f"{name.replace('/', '-')}.jsonl"
+        _cut_to_whole_lines(file)
         backend = optuna.storages.journal.JournalFileBackend(str(file))
         study = optuna.create_study(
             study_name=name,
@@ -297,6 +298,13 @@ class Searcher:
             seed=seed, n_startup_trials=min(10, self.search.trials // 2)
         )
         return study.ask({path: _distribution(axis) for path, axis in self.search.space.items()})
+
+
+def _cut_to_whole_lines(file: Path) -> None:
+    """Drop the line that a full disk or a fallen machine left half written, which optuna refuses to read."""
+    if file.exists() and not (content := file.read_bytes()).endswith(b"\n"):
+        with file.open("r+b") as stream:
+            stream.truncate(content.rfind(b"\n") + 1)
 
 
 def _optuna() -> Any:

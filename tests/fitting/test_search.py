@@ -170,6 +170,21 @@ def test_a_killed_search_goes_on_as_if_it_had_not_been(tmp_path, written, door):
     assert ended(again.found["refit"].trials) == ended(whole.found["refit"].trials)
 
 
+def test_a_line_that_was_half_written_loses_its_trial_alone(tmp_path, written):
+    """As a full disk or a fallen machine leaves it; cut anywhere, the study ends with the same trials."""
+    whole = searcher(pipeline(tmp_path / "p", written, f"{{space: {SPACE}, trials: 3, folds: 2}}"))
+    everybody = np.arange(len(whole.variants.problem.labels))
+    whole(everybody, "refit")
+    journal = next(whole.journals.glob("*.jsonl"))
+    content = journal.read_bytes()
+    ends = [place for place, letter in enumerate(content) if letter == ord("\n")]
+    journal.write_bytes(content[: ends[-1] - 7])
+    again = replace(whole, found={})
+    again(everybody, "refit")
+    assert ended(again.found["refit"].trials) == ended(whole.found["refit"].trials)
+    assert all(json.loads(line) for line in journal.read_text().splitlines())
+
+
 def test_a_run_searches_each_fold_and_everybody_and_says_so(tmp_path, written, door):
     search = "{space: {fitting.learning_rate: {low: 1.0e-6, high: 1.0e-1, log: true}}, trials: 6, folds: 2}"
     folder = pipeline(tmp_path / "p", written, search)

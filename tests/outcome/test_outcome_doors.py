@@ -156,6 +156,10 @@ def test_one_outcome_trains_scores_and_explains(
         ("outcome: ward", {"fusion": "late_stack"}, "`late_stack` regresses one binary outcome"),
         ("outcome: ward\nthreshold: {risk: 0.3}", {}, "a `threshold` is of a binary outcome"),
         ("outcome: stay", {"fitting": ", imbalance: focal"}, "balances classes, and stay has none"),
+        ("outcome: ward\npromotion: {red_team: look}", {}, "`promotion` judges one binary outcome"),
+        ("outcome: ward\nrouting: never_worse", {}, "`routing` judges one binary outcome"),
+        ("outcome: stay\nfolds: {repeats: 3}", {}, "`folds.repeats` judges one binary outcome"),
+        ("outcomes: [ill, ward]\nrouting: never_worse", {}, "and ill, ward asks for more; leave it out"),
         ("outcome: nothing", {}, "the cohort has no outcome 'nothing'"),
         ("outcome: ill\noutcomes: [ward]", {}, "names its `outcome`, or several under `outcomes`"),
     ],
@@ -168,6 +172,7 @@ def test_what_cannot_be_asked_is_refused_in_one_line(
     assert done.code != 0
     assert said in " ".join(done.err.split())
     assert "Traceback" not in done.err
+    assert not (tmp_path / "runs").exists()  # before any work
 
 
 def test_an_event_time_of_zero_is_refused(door: Door, tmp_path: Path) -> None:
