@@ -8,17 +8,25 @@ import pytest
 COMMANDS = [
     (),
     ("cohort",),
+    ("cohort", "synthesize"),
     ("cohort", "check"),
     ("cohort", "split"),
     ("cohort", "table1"),
     ("init",),
     ("train",),
+    ("launch",),
+    ("search",),
+    ("pretrain",),
     ("score",),
     ("explain",),
     ("evaluate",),
     ("verify",),
     ("demo",),
+    ("dicom", "index"),
+    ("dicom", "inspect"),
 ]
+LONG = {("train",), ("launch",), ("search",), ("pretrain",)}
+"""Hours, perhaps: each says how to go on after a stop."""
 HEAVY = {
     "torch",
     "monai",
@@ -46,6 +54,9 @@ def test_every_door_explains_itself(command):
     assert "Usage" in done.stdout
     if command not in ((), ("cohort",)):
         assert "Example" in done.stdout
+    if command in LONG:
+        assert "stopped" in done.stdout
+        assert ("--resume runs/x-…" in " ".join(done.stdout.split())) == (command != ("pretrain",))
 
 
 def test_help_imports_nothing_heavy():

@@ -17,7 +17,7 @@ CohortOption = Annotated[Path, typer.Option("--cohort", help="Folder with cohort
 Pipeline = Annotated[Path, typer.Argument(help="Folder with recipe.yaml.", metavar="PIPELINE")]
 BundleFolder = Annotated[Path, typer.Argument(help="Folder of the bundle.", metavar="BUNDLE")]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs and of the tracking store.")]
-Resume = Annotated[Path | None, typer.Option(help="Take up a run that was stopped.")]
+Resume = Annotated[Path | None, typer.Option(help="Folder of a run that was stopped, to go on with.")]
 Splits = Annotated[Path | None, typer.Option(help="splits.json of `medmm cohort split` or of another run.")]
 Cluster = Annotated[
     str | None,

@@ -30,7 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Multimodal medical diagnosis: train on a cohort, score patients, explain scores.",
-    epilog="First steps: medmm demo · your own data: medmm init DATA --out cohorts/x",
+    epilog="First steps: medmm demo · your own data: medmm init DATA --out cohorts/x · How far a command is,"
+    " a bar says on a terminal, a line a minute elsewhere; what Ctrl-C stops says how to go on.",
 )
 
 
@@ -38,7 +39,9 @@ app = typer.Typer(
 def init(
     data: Annotated[Path, typer.Argument(help="Folder with tables and DICOM files.", metavar="DATA")],
     folder: Annotated[Path, typer.Option("--out", help="Folder for the drafted cohort.yaml.")],
-    pipeline: Annotated[Path | None, typer.Option(help="Folder for the drafted recipe.yaml.")] = None,
+    pipeline: Annotated[
+        Path | None, typer.Option(help="Folder for the drafted recipe.yaml; pipelines/… by default.")
+    ] = None,
 ) -> None:
     """Draft cohort.yaml, its open questions marked, and recipe.yaml, each setting with its reason."""
     from medmm.cohort.draft import draft
@@ -60,7 +63,7 @@ def init(
 
 
 @app.command(
-    epilog="Examples: medmm train PIPELINE --root DATA --dry-run · … --jobs 2 · … --resume RUN"
+    epilog="Examples: medmm train PIPELINE --root DATA --dry-run · … --jobs 2 · … --resume runs/x-…"
     " · torchrun --nproc-per-node 2 -m medmm train PIPELINE"
 )
 def train(
@@ -88,7 +91,7 @@ def train(
 ) -> None:
     """Fit, judge, seal and track a model, and say whether the image earns its place.
 
-    It tells how far it is: by a bar on a terminal, by a line a minute elsewhere.
+    What is finished is kept: a run that is stopped, however that is, goes on with --resume.
     """
     from medmm import train as story
     from medmm.cluster import knock
@@ -140,7 +143,10 @@ def _after(planned: Plan, bundle: Path, root: Path | None, *, store: Path) -> li
     ]
 
 
-@app.command(epilog="Example: medmm launch PIPELINE --root DATA --processes 4 --cluster head-node:6379")
+@app.command(
+    epilog="Examples: medmm launch PIPELINE --root DATA --processes 4 --cluster head-node:6379"
+    " · … --resume runs/x-…"
+)
 def launch(
     pipeline: Pipeline,
     processes: Annotated[int, typer.Option(min=2, max=4096, help="How many share every batch.")],
@@ -150,7 +156,10 @@ def launch(
     resume: Resume = None,
     splits: Splits = None,
 ) -> None:
-    """Train with several processes on the machines of a Ray cluster, as `train` does with one."""
+    """Train with several processes on the machines of a Ray cluster, as `train` does with one.
+
+    What is finished is kept: a run that is stopped, however that is, goes on with --resume.
+    """
     from medmm import launch as story
     from medmm.cluster import knock
     from medmm.searching import check_processes
@@ -177,15 +186,18 @@ def launch(
     say_next(*_after(planned, trained.bundle, root, store=run.parent))
 
 
-@app.command(epilog="Examples: medmm search PIPELINE --root DATA · medmm search PIPELINE --resume RUN")
+@app.command(epilog="Examples: medmm search PIPELINE --root DATA · … --resume runs/x-…")
 def search(
     pipeline: Pipeline,
     root: Root = None,
     runs: Runs = Path("runs"),
-    resume: Annotated[Path | None, typer.Option(help="Take up a search that was stopped.")] = None,
+    resume: Resume = None,
     cluster: Cluster = None,
 ) -> None:
-    """Try the settings of the recipe's search on the training patients; `train` does so by itself."""
+    """Try the settings of the recipe's search on the training patients; `train` does so by itself.
+
+    A finished trial is kept: a search that is stopped goes on with --resume.
+    """
     from medmm import train as story
     from medmm.cluster import knock
 
@@ -253,7 +265,10 @@ def score(
     ] = None,
     cluster: Cluster = None,
 ) -> None:
-    """Score patients; everyone gets a row, and whoever cannot be scored gets the reason."""
+    """Score patients; everyone gets a row, and whoever cannot be scored gets the reason.
+
+    A file is written once everybody is scored: whole, or not at all.
+    """
     from medmm.outputs.table import check_place, to_json, write_scores
     from medmm.score import check_refused
     from medmm.score import score as story
