@@ -1,16 +1,23 @@
-"""Routing through the doors, chosen by its own rule: a network that falls for noise beside what tells."""
+"""Routing through the doors, by its own rule: ``python -m tests.sweeps.routed_doors``, a minute or two.
+
+A cohort whose age tells and whose twenty results are noise, and a fused network that falls for the noise: it
+is trained, replaced by the history alone where there are results, and what ships becomes champion, which the
+fused network alone would not. The suite forces such a choice (tests/routed.py).
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
 from mlflow.tracking import MlflowClient
-
-from medmm.outputs.table import read_scores
 
 PATIENTS, CODES = 640, 20
 
@@ -91,29 +98,45 @@ def write(folder: Path) -> None:
     (folder / "recipe.yaml").write_text(RECIPE)
 
 
-def test_a_network_that_falls_for_noise_is_replaced_and_what_ships_is_champion(door, tmp_path):
-    write(tmp_path)
-    data = ("--root", tmp_path / "data")
-    done = door("train", tmp_path, *data, "--runs", tmp_path / "runs", "--jobs", 1)
-    assert done.code == 0, done.err
-    assert "with records + biomarkers: records: surely better than fused" in done.out
-    assert "alias    champion: every rule of `promotion` is met by routed" in done.out
-    run = next(tmp_path.glob("runs/noisy-*"))
-    metrics = json.loads((run / "bundle" / "metrics.json").read_text())
-    figures, by = metrics["out_of_fold"], metrics["comparisons"]
+def main() -> None:
+    """Train, look at what was chosen and promoted, and score somebody; assert what was planted."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        os.environ["XDG_DATA_HOME"] = str(place / "site")
+        os.environ["XDG_CACHE_HOME"] = str(place / "cache")
+        write(place)
+        printed = medmm(place, "train", ".", "--root", "data", "--jobs", "1")
+        print(printed)
+        assert "with records + biomarkers: records: surely better than fused" in printed
+        assert "alias    champion: every rule of `promotion` is met by routed" in printed
+        run = next(place.glob("runs/noisy-*"))
+        judged(json.loads((run / "bundle" / "metrics.json").read_text()))
+        client = MlflowClient(f"sqlite:///{place}/runs/mlflow.db")
+        assert client.get_model_version_by_alias("noisy", "champion").aliases == ["candidate", "champion"]
+        assert "routed.auroc" in client.get_run((run / "tracking.txt").read_text()).data.metrics
+        somebody = (place / "data" / "biomarkers.csv").read_text().splitlines()[1].split(",")[0]
+        asked = ("score", f"{run / 'bundle'}", "--cohort", "data", "--root", "data", "--patient", somebody)
+        assert json.loads(medmm(place, *asked))["submodel"] == "records+biomarkers"
+
+
+def medmm(place: Path, *arguments: str) -> str:
+    """Run a command as a user would; return what it printed."""
+    command = [sys.executable, "-m", "medmm", *arguments]
+    return subprocess.run(command, cwd=place, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def judged(metrics: dict[str, Any]) -> None:
+    """Hold the figures of a bundle against what was planted."""
+    figures = metrics["out_of_fold"]
     assert figures["routed"]["auroc"][0] > figures["fused"]["auroc"][0] + 0.03
-    fused = next(one for one in by if (one["model"], one["rival"]) == ("fused", "records"))
+    fused = next(
+        one for one in metrics["comparisons"] if (one["model"], one["rival"]) == ("fused", "records")
+    )
     assert fused["bootstrap"][1] < -0.05  # alone it would have failed the rule
-    alone = {one["pattern"]: one["model"] for one in metrics["routing"]["patterns"]}
-    assert alone == {"records + biomarkers": "records", "records": "fused"}
-    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
-    assert client.get_model_version_by_alias("noisy", "champion").aliases == ["candidate", "champion"]
-    assert "routed.auroc" in client.get_run((run / "tracking.txt").read_text()).data.metrics
-    asked = (run / "bundle", "--cohort", tmp_path / "data", *data)
-    assert door("score", *asked, "--out", tmp_path / "scores.parquet").code == 0
-    rows = read_scores(tmp_path / "scores.parquet")
-    assert {row.submodel for row in rows} == {"", "records+biomarkers"}
-    assert sum(row.submodel != "" for row in rows) == PATIENTS * 3 // 4
-    done = door("evaluate", *asked)
-    assert done.code == 0, done.err
-    assert figures["routed"]["recall"][0] == pytest.approx(0.8, abs=0.05)  # as `threshold` asks
+    chosen = {one["pattern"]: one["model"] for one in metrics["routing"]["patterns"]}
+    assert chosen == {"records + biomarkers": "records", "records": "fused"}
+    assert abs(figures["routed"]["recall"][0] - 0.8) < 0.05  # as `threshold` asks
+
+
+if __name__ == "__main__":
+    main()
