@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -167,9 +168,9 @@ def _check_place(folder: Path) -> None:
 
 
 def _work(runs: Path, recipe: Recipe, *digests: str) -> Path:
-    """Return the folder of what is half done, the same for the same recipe and cohort."""
+    """Return the folder of what is half done, the same for the same recipe, cohort and version."""
     keys = {"modalities", "pretraining", "outcome", "outcomes", "seed"}
-    shown = recipe.model_dump(mode="json", include=keys)
+    shown = [version("medmm"), recipe.model_dump(mode="json", include=keys)]
     named = hashlib.sha256(json.dumps([shown, *digests], sort_keys=True).encode()).hexdigest()[:16]
     work = runs / "pretraining" / named
     running.make_private(runs)

@@ -29,7 +29,7 @@ class Pretraining(Declared):
     objective: Objective
     epochs: Count = 100
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     temperature: Annotated[float, Field(gt=0, le=10)] = 0.1
     corruption: Annotated[float, Field(gt=0, lt=1)] = 0.3

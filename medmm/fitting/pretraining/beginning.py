@@ -14,8 +14,8 @@ from medmm.arrays import Ints
 from medmm.errors import ConfigError, FittingError
 from medmm.fitting.checkpoint import History
 from medmm.fitting.inputs import Inputs, Prepared, prepare_table
-from medmm.fitting.pretraining.learners import LEARNERS
-from medmm.fitting.pretraining.loop import FEWEST, Lesson, Weights, pretrain
+from medmm.fitting.pretraining.learners import FEWEST, LEARNERS
+from medmm.fitting.pretraining.loop import Lesson, Weights, pretrain
 from medmm.fitting.pretraining.pool import Pool
 from medmm.modalities.tables import Table
 from medmm.modality import Modality

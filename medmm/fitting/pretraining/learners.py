@@ -24,6 +24,9 @@ PROJECTION = 64
 HIDDEN = 64
 """Width of the layer between the embeddings and the hidden fields."""
 
+FEWEST = 2
+"""Patients of whom an objective makes anything: alone, a patient has nobody to be told from."""
+
 Batch = tuple[dict[str, Tensor], Tensor]
 """Inputs ``[batch, *shape]`` by modality, and presence ``[batch, modality]``."""
 
@@ -46,6 +49,7 @@ class Learner(nn.Module):
         self.encoders = nn.ModuleDict({name: m.encoder() for name, m in modalities.items()})
         for name, modality in modalities.items():
             modality.warm_start(self.encoders[name])
+        _undropped(self.encoders)
         self.tables = {name: m for name, m in modalities.items() if isinstance(m, Table)}
         self.images = [name for name in modalities if name not in self.tables]
         self.owners = {name: owners(t.players(), t.shape[0]) for name, t in self.tables.items()}
@@ -181,7 +185,7 @@ class SimCLR(Learner):
         losses, found = [], []
         for k, name in enumerate(self.names):
             rows = present[:, k].bool()
-            if not rows.any():
+            if rows.sum() < FEWEST:
                 continue
             views = [self.varied(name, values[name][rows], generator) for _ in range(2)]
             first, second = (
@@ -190,6 +194,8 @@ class SimCLR(Learner):
             )
             losses.append(nt_xent(first, second, self.settings.temperature))
             found.append(retrieved(first, second))
+        if not losses:  # a batch in which every kind of image has nobody to be told from
+            return next(self.parameters()).sum() * 0.0, {"retrieved": 0.0}
         return torch.stack(losses).mean(), {"retrieved": sum(found) / len(found)}
 
     @staticmethod
@@ -206,5 +212,26 @@ LEARNERS: Mapping[str, type[Contrastive] | type[MaskedColumns] | type[SimCLR]] =
 """By the word a recipe asks with."""
 
 
+def _undropped(encoders: nn.Module) -> None:
+    """Leave out the dropout that a fit to labels asks for: what is corrupted and varied is chance enough.
+
+    Half of a narrow embedding dropped, as a table's encoder does by default, leaves nothing to be found by.
+    """
+    for module in encoders.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
 def _projection(features: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, PROJECTION))
+    """Return the head that views are compared behind, normalised over the batch as in SimCLR.
+
+    Images of one kind look alike, so that embeddings share most of what they are; without batch norm all
+    cosine similarities begin near 1 and stay there. The head is thrown away: no score depends on a batch.
+    """
+    return nn.Sequential(
+        nn.Linear(features, features, bias=False),
+        nn.BatchNorm1d(features),
+        nn.ReLU(),
+        nn.Linear(features, PROJECTION, bias=False),
+        nn.BatchNorm1d(PROJECTION, affine=False),
+    )

@@ -22,15 +22,12 @@ from medmm.fitting import checkpoint
 from medmm.fitting.checkpoint import Begun, History
 from medmm.fitting.loop import CHECKPOINT, CHECKPOINT_SECONDS, WARMUP_SHARE, OnEpoch
 from medmm.fitting.memory import refused
-from medmm.fitting.pretraining.learners import Learner
+from medmm.fitting.pretraining.learners import FEWEST, Learner
 from medmm.fitting.pretraining.pool import Pool
 from medmm.fitting.processes import leader_first, leads, processes
 
 DONE = "pretrained.safetensors"
 """Not the name of a fit's file, so that nobody counts it as one."""
-
-FEWEST = 2
-"""Patients of whom an objective makes anything: alone, a patient has nobody to be told from."""
 
 Weights = Mapping[str, Mapping[str, Tensor]]
 """An encoder's tensors, by modality."""

@@ -28,7 +28,7 @@ def recipe(objective: str = "contrastive", **changes: Any) -> Recipe:
     augment = {"noise": 0.05} if changes.pop("augmented", True) else {}
     settings = {"objective": objective, "epochs": 3, "batch_size": 32, "learning_rate": 0.005}
     settings |= changes.pop("settings", {})
-    encoder = {"kind": "cnn", "channels": [8, 16], "dropout": 0.0}
+    encoder = {"kind": "cnn", "channels": [8, 16]}
     values = {
         "name": "small",
         "question": "?",
@@ -37,7 +37,7 @@ def recipe(objective: str = "contrastive", **changes: Any) -> Recipe:
         "outcome": "ill",
         "modalities": {
             "ct": {"kind": "image", "shape": [SIZE, SIZE], "encoder": encoder, "augment": augment},
-            "records": {"kind": "records", "encoder": {"dropout": 0.0}},
+            "records": {"kind": "records"},
         },
         "fitting": {"epochs": 1},
         "pretraining": settings,

@@ -15,7 +15,7 @@ from medmm.fitting.pretraining.beginning import check, lesson_for, pretrained_on
 from medmm.fitting.pretraining.learners import LEARNERS
 from medmm.fitting.pretraining.loop import pretrain
 from medmm.modalities.records import Records
-from tests.fitting.pretraining.small_pretraining import problem, recipe
+from tests.fitting.pretraining.small_pretraining import drawn, problem, recipe
 
 EVERYBODY = np.arange(64)
 
@@ -63,6 +63,38 @@ def test_a_contrastive_run_finds_the_table_of_an_image_it_has_not_seen(tmp_path)
         _, found = first.learner.loss(unseen.batch(np.arange(len(unseen))), torch.Generator().manual_seed(0))
     assert history.epochs[-1]["loss"] < 0.8 * history.epochs[0]["loss"]
     assert found["retrieved"] > 4 / len(unseen)
+
+
+@pytest.mark.parametrize(("objective", "least"), [("contrastive", 0.05), ("simclr", 0.02)])
+def test_a_line_through_what_was_learned_tells_more_of_the_unseen(tmp_path, objective, least) -> None:
+    """Of the hidden number that the image shows, against the same encoder as it was drawn."""
+    asked = recipe(objective, settings={"epochs": 60})
+    given = problem(tmp_path, asked, patients=192)
+    train, test = np.arange(96), np.arange(96, 192)
+    first = lesson(given, train)
+    hidden = drawn(192, 3)[2]
+
+    def told() -> float:
+        encoder = first.learner.encoders["ct"].eval()
+        inputs = given.fitted(train)[1].only(["ct"])
+        parts = []
+        for rows in (train, test):
+            have = rows[inputs.present[rows, 0]]
+            with torch.no_grad():
+                vectors = encoder(inputs.batch(have)[0]["ct"]).double().numpy()
+            parts.append((vectors, hidden[have]))
+        (known, target), (unseen, truth) = parts
+        centre, spread = known.mean(axis=0), known.std(axis=0) + 1e-9
+        known, unseen = ((x - centre) / spread for x in (known, unseen))
+        weights = np.linalg.solve(
+            known.T @ known + np.eye(known.shape[1]), known.T @ (target - target.mean())
+        )
+        left = truth - target.mean() - unseen @ weights
+        return 1 - float((left**2).mean() / truth.var())
+
+    before = told()
+    pretrain(first, tmp_path)
+    assert told() > before + least
 
 
 def test_masked_columns_learn_what_the_others_tell(tmp_path) -> None:
