@@ -122,10 +122,16 @@ class CohortSpec(Declared):
 
     def missing_dates(self, table: str) -> dict[str, tuple[str, ...]]:
         """Return, per column of a table, the words that mean that its date is missing."""
-        if self.records is None or self.records.table != table:
+        found: dict[str, tuple[str, ...]] = defaultdict(tuple)
+        if self.records is None:
             return {}
-        fields = self.records.fields.items()
-        return {field.age_from or name: field.missing_codes for name, field in fields if not field.event}
+        events = self.records.events
+        for name, field in self.records.fields.items():
+            if not field.event and table == self.records.table:
+                found[field.age_from or name] += field.missing_codes
+            elif field.event and events and table == events.table:
+                found[events.columns.value] += field.missing_codes
+        return dict(found)
 
     def _check_names(self) -> None:
         taken = set(BLOCKS) & set(self.images)

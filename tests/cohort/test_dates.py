@@ -197,3 +197,20 @@ def test_a_draft_proposes_the_form_that_fits_every_cell(
     assert spec["prediction_time"]["resolution"] == ("second" if "%H" in form else "day")
     assert text.count("every cell fits") == (2 if asked else 0)
     assert asked in text
+
+
+def test_a_placeholder_of_an_event_and_of_a_shared_birth_date_is_declared_so_too(small: Any) -> None:
+    cohort(small, "dd.mm.yyyy")
+    fields = small.spec["records"]["fields"]
+    fields["years"] = {**fields["age"], "missing_codes": []}
+    fields["treated"] = {"role": "input", "kind": "date", "event": "T", "missing_codes": ["31.12.1899"]}
+    columns = {"code": "code", "value": "value", "unit": "unit", "time": "taken"}
+    small.spec["records"]["events"] = {"table": "events.csv", "columns": columns}
+    small.spec["dates"]["events.csv"] = {"value": "dd.mm.yyyy", "taken": "dd.mm.yyyy"}
+    rows = [("001", "T", "31.12.1899", "", "1.2.2024"), ("002", "T", "1.2.2024", "", "2.2.2024")]
+    small.write("events.csv", ("patient_id", "code", "value", "unit", "taken"), rows)
+    text = (small.root / "records.csv").read_text()
+    (small.root / "records.csv").write_text(text.replace("06.03.1950", "01.01.1900"))
+    first, second = (patient.sources["records"] for patient in small.link().patients)
+    assert (first["treated"].value, first["age"].value) == (None, None)
+    assert (second["treated"].value, second["age"].value) == (-34.0, 44.0)
