@@ -225,9 +225,11 @@ def _source_warnings(cohort: Cohort, root: Path | None) -> Iterator[str]:
         yield f"{refused} files are refused; `medmm dicom index` says why"
     time, no_time = spec.prediction_time, flow.subjects.parts.get("no_prediction_time", 0)
     if no_time and time.table:
+        form = spec.dates.get(time.table, {}).get(time.column or "")
+        like = f"{form}, as `dates` says" if form else "2024-06-01 05:43, or `dates` say how it writes them"
         yield (
             f"{no_time} subjects have no usable prediction time: {time.column} of {time.table} must hold"
-            " dates like 2024-06-01 or 2024-06-01 05:43 (ISO 8601)"
+            f" dates like {like}"
         )
     for reason, count in flow.subjects.parts.items():
         if reason == "not_in_subjects" and count:

@@ -113,5 +113,9 @@ def test_warns_of_a_clock_that_is_not_read(small: Any) -> None:
     small.write("records.csv", ("patient_id", "seen_at", "age", "sex", "site"), rows)
     warnings = "\n".join(check(small.link()).warnings)
     assert (
-        "1 subjects have no usable prediction time: seen_at of records.csv must hold dates like" in warnings
+        "1 subjects have no usable prediction time: seen_at of records.csv must hold dates like 2024-06-01"
+        " 05:43, or `dates` say how it writes them" in warnings
     )
+    small.spec["dates"] = {"records.csv": {"seen_at": "dd.mm.yyyy"}}
+    warnings = "\n".join(check(small.link()).warnings)
+    assert "must hold dates like dd.mm.yyyy, as `dates` says" in warnings
