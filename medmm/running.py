@@ -89,21 +89,22 @@ def _begun(planned: Plan, runs: Path) -> Path:
 
 def _resumed(planned: Plan, run: Path) -> Path:
     try:
-        begun = json.loads((run / "run.json").read_text())
-    except (OSError, ValueError) as error:
+        begun = dict(json.loads((run / "run.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{run} is not a run: its run.json cannot be read") from error
     if (run / FINISHED).exists():
         raise ConfigError(f"{run} is finished, and its bundle stays; start anew without --resume")
+    # first: another version may also write a recipe down otherwise
+    if begun.get("medmm") != version("medmm"):
+        raise ConfigError(
+            f"{run} was begun by medmm {begun.get('medmm', 'of an earlier time')}, and this is"
+            f" {version('medmm')}, which may fit otherwise; take that version, or start anew without --resume"
+        )
     other = [WORDS[key] for key, value in _identity(planned).items() if begun.get(key) != value]
     if other:
         raise ConfigError(
             f"{run} was of another {' and of another '.join(other)}; call it as it was begun, or start anew"
             " without --resume"
-        )
-    if begun.get("medmm") != version("medmm"):
-        raise ConfigError(
-            f"{run} was begun by medmm {begun.get('medmm', 'of an earlier time')}, and this is"
-            f" {version('medmm')}, which may fit otherwise; take that version, or start anew without --resume"
         )
     return run
 

@@ -131,9 +131,13 @@ def test_a_run_of_another_version_is_not_gone_on_with(tables):
     begun = json.loads((run / "run.json").read_text())
     assert begun["medmm"] == version("medmm")
     other, earlier = begun | {"medmm": "0.0.7"}, {key: begun[key] for key in begun if key != "medmm"}
+    other["recipe"] = begun["recipe"] | {"what_it_could_say_then": 1}
     for changed, named in ((other, "0.0.7"), (earlier, "of an earlier time")):
         (run / "run.json").write_text(json.dumps(changed))
         with pytest.raises(ConfigError, match=f"begun by medmm {named}, and this is {version('medmm')}"):
             story.open_run(planned, tables / "runs", run)
+    (run / "run.json").write_text("7")
+    with pytest.raises(ConfigError, match="is not a run"):
+        story.open_run(planned, tables / "runs", run)
     (run / "run.json").write_text(json.dumps(begun))
     assert story.open_run(planned, tables / "runs", run) == run

@@ -226,6 +226,19 @@ class CohortSpec(Declared):
                         f"dates: {table}: {column} is read as no date"
                         + did_you_mean(f"{table}: {column}", dated)
                     )
+        self._check_filters()
+
+    def _check_filters(self) -> None:
+        events = self.records.events if self.records else None
+        parts = (self.subjects, self.prediction_time, events, self.biomarkers, self.notes)
+        for part in (*parts, *self.outcomes.values()):
+            forms = self.dates.get(part.table or "", {}) if part else {}
+            for column in part.where if part else ():
+                if column in forms:
+                    raise ValueError(
+                        f"dates: {column} is also in a `where`, which compares words as they are written;"
+                        " choose the rows by another column"
+                    )
 
     def _check_tables(self) -> None:
         used = self.used_tables

@@ -160,6 +160,13 @@ def test_a_form_that_means_nothing_is_refused(small: Any, dates: Any, said: str)
         small.load()
 
 
+def test_rows_are_not_chosen_by_a_date_that_is_rewritten(small: Any) -> None:
+    small.spec["dates"] = {"results.csv": {"taken": "dd.mm.yyyy"}}
+    small.spec["biomarkers"]["where"] = {"taken": "01.02.2024"}
+    with pytest.raises(ConfigError, match="taken is also in a `where`"):
+        small.load()
+
+
 def test_the_digest_of_a_cohort_of_iso_dates_is_what_it_was(small: Any) -> None:
     from medmm.cohort.link import specification_text
 
