@@ -44,7 +44,8 @@ def test_two_machines_train_one_run_to_a_bundle(machines, written, tmp_path):
 @ray_warns
 @pytest.mark.xdist_group("cluster")
 def test_a_launched_run_that_is_stopped_says_how_to_go_on(machines, written, tmp_path):
-    (tmp_path / "recipe.yaml").write_text(TABLES_RECIPE.replace("cohort: data", f"cohort: {written}"))
+    recipe = TABLES_RECIPE.replace("cohort: data", f"cohort: {written}").replace("epochs: 2", "epochs: 5000")
+    (tmp_path / "recipe.yaml").write_text(recipe)
     asked = [".", "--root", f"{written}", "--processes", "2", "--cluster", machines.address]
     process = subprocess.Popen(
         [sys.executable, "-m", "medmm", "launch", *asked],
@@ -54,7 +55,7 @@ def test_a_launched_run_that_is_stopped_says_how_to_go_on(machines, written, tmp
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     deadline = time.monotonic() + 240
-    while not list((tmp_path / "runs").glob("*/fits/*/*/done.safetensors")) and time.monotonic() < deadline:
+    while not list((tmp_path / "runs").glob("*/fits/*/*/*.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, printed = process.communicate(timeout=120)
