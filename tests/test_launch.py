@@ -53,6 +53,8 @@ def test_a_launched_run_that_is_stopped_says_how_to_go_on(machines, written, tmp
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        # A shell's background job, as a CI may be, ignores the interrupt, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
     deadline = time.monotonic() + 240
     while not list((tmp_path / "runs").glob("*/fits/*/*/*.safetensors")) and time.monotonic() < deadline:
