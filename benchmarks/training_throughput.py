@@ -166,6 +166,7 @@ def _loop(job: Job, folder: Path, precision: Precision) -> Callable[[], None]:
 
 
 def _epoch(fit: Fit) -> None:
+    fit.saved = time.monotonic()  # the others' turns are no time in which it would have saved
     fit.train_epoch(0)
     fit.begun = type(fit.begun)()
 
