@@ -6,8 +6,8 @@ so that neither its text nor a patient's id is written into Ray's logs, and Ray 
 
 from __future__ import annotations
 
+import copy
 import os
-import pickle
 import signal
 import socket
 import sys
@@ -265,7 +265,7 @@ def _portable(error: Exception) -> Exception:
     """Return an error that can leave the worker, with the place it was raised at for ``--trace``."""
     error.add_note("".join(traceback.format_tb(error.__traceback__)))
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - what this line has just packed
+        copy.deepcopy(error)  # by the same protocol as it is packed with
     except Exception:
         return RuntimeError(f"{type(error).__name__} in a worker")
     return error

@@ -35,10 +35,11 @@ from medmm.fitting.rehearsal import rehearse as rehearsed
 from medmm.fitting.search import FINAL
 from medmm.planning.machine import side_by_side as jobs_of
 from medmm.planning.machine import this_machine
+from medmm.private import write_private
 from medmm.recipe import LateStack, Recipe, check_outcome, check_search, cohort_folder, load_recipe
 from medmm.redteam.record import record
 from medmm.report.images import Tile, contact_sheet
-from medmm.report.page import write_page, write_private
+from medmm.report.page import write_page
 from medmm.report.training import render_training
 from medmm.running import make_private, open_run
 from medmm.sample import Patient

@@ -46,8 +46,8 @@ def dicom_inspect(
     from medmm.dicom import scan
     from medmm.dicom.inspect import inspect, table_lines
     from medmm.outputs.certificates import check_place, write_certificates
+    from medmm.private import write_private
     from medmm.report.images import Tile, contact_sheet
-    from medmm.report.page import write_private
 
     check_place(sheet, "PNG")
     if certificates is not None:

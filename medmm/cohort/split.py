@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +18,7 @@ from medmm.cohort.link import Cohort
 from medmm.cohort.outcomes import counted
 from medmm.cohort.wholes import TRAIN, Member, by_group, by_site, by_subject, by_time, by_whole, nested
 from medmm.errors import DataError, OutputError
+from medmm.private import write_private
 from medmm.sample import Patient, SeriesSource
 
 REPEAT_SEED = 1_000_003
@@ -66,15 +65,7 @@ class Splits:
                 subject: [*place, *self.inner.get(subject, ())] for subject, place in sorted(self.of.items())
             },
         }
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(body, file)
-            partial.replace(path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise OutputError(f"{path} cannot be written ({error.strerror}); name another folder") from error
+        write_private(json.dumps(body).encode(), path)
 
 
 def check_place(path: Path) -> None:

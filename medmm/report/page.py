@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from medmm.errors import OutputError, told
+from medmm.private import write_private
 from medmm.report import wording
 
 
@@ -45,7 +45,7 @@ def check_folder(folder: Path) -> None:
 
 
 def write_page(html: str, path: Path) -> None:
-    """Write a page so that ``path`` holds all of it or what it held before; only its owner may read it.
+    """Write a page, as :func:`medmm.private.write_private` does.
 
     Args:
         html: a rendered page.
@@ -55,29 +55,6 @@ def write_page(html: str, path: Path) -> None:
         OutputError: if the folder cannot be made or written.
     """
     write_private(html.encode("utf-8"), path)
-
-
-def write_private(content: bytes, path: Path) -> None:
-    """Write a page or a picture of patients, as :func:`write_page` does.
-
-    Raises:
-        OutputError: if the folder cannot be made or written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".page-", suffix=path.suffix, dir=path.parent)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"cannot write a report in {str(path.parent)!r}: {told(error)}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write the report {path}: {error.strerror}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 @cache

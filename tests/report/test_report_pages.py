@@ -306,7 +306,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert page.read_text() == "<!doctype html>second"
     assert [found.name for found in page.parent.iterdir()] == ["page.html"]
     assert page.stat().st_mode & 0o077 == 0
-    with pytest.raises(OutputError, match="cannot write a report"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_page("x", page / "below.html")
 
 

@@ -7,15 +7,15 @@ pseudonyms are kept under ``<runs>/pretraining/``, named by the hash of the enco
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from medmm.cohort.link import Cohort
 from medmm.cohort.site import site_mark
 from medmm.cohort.wholes import HELD_OUT
-from medmm.errors import ConfigError, OutputError
+from medmm.errors import ConfigError
 from medmm.fitting.pretraining.beginning import Pretrained
+from medmm.private import write_private
 
 
 def note(runs: Path, sha256: str, pseudonyms: Sequence[str]) -> None:
@@ -24,17 +24,8 @@ def note(runs: Path, sha256: str, pseudonyms: Sequence[str]) -> None:
     Raises:
         OutputError: if it cannot be written.
     """
-    file = _file(runs, sha256)
-    partial = file.with_suffix(".partial")
     body = {"site": site_mark(), "patients": sorted(pseudonyms)}
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.unlink(missing_ok=True)
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-            json.dump(body, stream)
-        partial.replace(file)
-    except OSError as error:
-        raise OutputError(f"{file} cannot be written ({error.strerror}); choose another --runs") from error
+    write_private(json.dumps(body).encode(), _file(runs, sha256))
 
 
 def doubt(pretrained: Pretrained, cohort: Cohort, runs: Path) -> str:
