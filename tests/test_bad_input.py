@@ -6,10 +6,8 @@ import csv
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from medmm.errors import ConfigError, OutputError
 from medmm.outputs.table import from_json
 from medmm.score import score
 from tests.conftest import TABLES_RECIPE
+from tests.interrupt import interrupted
 
 pytestmark = pytest.mark.xdist_group("bad_input")
 
@@ -161,21 +160,12 @@ def test_no_patient_is_named_in_an_error(place):
 
 def test_ctrl_c_in_the_middle_leaves_a_run_that_resumes(place):
     replaced(place / "recipe.yaml", "epochs: 2", "epochs: 4000, patience: 4000")
-    command = [sys.executable, "-m", "medmm", "train", ".", "--root", "data"]
-    process = subprocess.Popen(
-        command,
+    code, printed = interrupted(
+        [sys.executable, "-m", "medmm", "train", ".", "--root", "data"],
+        once=lambda: list((place / "runs").glob("*/fits/*/*")),
         cwd=place,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A runner in the background ignores Ctrl-C, and its children would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
-    deadline = time.monotonic() + 120
-    while not list((place / "runs").glob("*/fits/*/*")) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == 130, printed
+    assert code == 130, printed
     assert "Traceback" not in printed
     left = next((place / "runs").glob("small-*"))
     assert not (left / "bundle").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from medmm.outputs.table import to_json
 from medmm.score import score
 from tests import cluster_work as work
 from tests.conftest import REPOSITORY
+from tests.interrupt import interrupted
 
 pytestmark = [pytest.mark.xdist_group("cluster")]
 
@@ -169,20 +169,11 @@ def test_an_interrupt_ends_what_is_under_way(tmp_path):
         "import sys; from medmm.cluster import mapped; from tests.cluster_work import slow\n"
         "mapped(slow, [(sys.argv[1], n) for n in range(4)], lost=repr, address='local')"
     )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        # A shell that started the tests in the background ignores Ctrl-C, and so would the child.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    returned, _ = interrupted(
+        [sys.executable, "-c", code, str(tmp_path)],
+        once=lambda: list(tmp_path.glob("began-*")),
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("began-*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=40) != 0
+    assert returned != 0
     assert list(tmp_path.glob("began-*"))
     assert not list(tmp_path.glob("ended-*"))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
 
@@ -15,6 +12,7 @@ from medmm.errors import ClusterError
 from medmm.launch import _member, launch
 from medmm.train import open_run, plan
 from tests.conftest import REPOSITORY, TABLES_RECIPE
+from tests.interrupt import interrupted
 from tests.test_cluster import ray_warns, real
 
 
@@ -47,21 +45,13 @@ def test_a_launched_run_that_is_stopped_says_how_to_go_on(machines, written, tmp
     recipe = TABLES_RECIPE.replace("cohort: data", f"cohort: {written}").replace("epochs: 2", "epochs: 5000")
     (tmp_path / "recipe.yaml").write_text(recipe)
     asked = [".", "--root", f"{written}", "--processes", "2", "--cluster", machines.address]
-    process = subprocess.Popen(
+    code, printed = interrupted(
         [sys.executable, "-m", "medmm", "launch", *asked],
+        once=lambda: list((tmp_path / "runs").glob("*/fits/*/*/*.safetensors")),
         cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        # A shell's background job, as a CI may be, ignores the interrupt, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
-    deadline = time.monotonic() + 240
-    while not list((tmp_path / "runs").glob("*/fits/*/*/*.safetensors")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, printed = process.communicate(timeout=120)
-    assert process.returncode == 130, printed
+    assert code == 130, printed
     run = next((tmp_path / "runs").glob("small-*"))
     assert f"go on with: medmm launch . --processes 2 --cluster {machines.address} " in printed
     assert f"--runs runs --resume runs/{run.name}" in printed

@@ -20,26 +20,7 @@ from typer.testing import CliRunner
 from medmm.cli import app
 from medmm.cohort.synthetic import synthesize
 from medmm.network.fusion import FUSIONS
-
-RECIPE = """
-name: small_{kind}
-question: Will this patient deteriorate?
-intended_use: A test.
-cohort: ../data
-outcome: deterioration
-modalities:
-  ct:
-    kind: image
-    shape: [16, 16, 8]
-    spacing_mm: fit
-    window: [-200, 400]
-    encoder: {{kind: cnn, channels: [4, 8]}}
-  records: {{kind: records}}
-  biomarkers: {{kind: biomarkers}}
-fusion: {{kind: {kind}{more}}}
-explanation: {{evaluations: 200}}
-threshold: {{risk: 0.5}}
-"""
+from tests.conftest import RECIPE
 
 OVER_MAPS = {"film", "daft", "tab_cross_attn"}
 
@@ -70,7 +51,9 @@ def through_the_doors(place: Path, kind: str, more: str = "") -> str:
     """Train, score and explain one kind in a folder with the cohort in ``data``; return the page."""
     pipeline, data = place / kind, place / "data"
     pipeline.mkdir()
-    (pipeline / "recipe.yaml").write_text(RECIPE.format(kind=kind, more=more))
+    recipe = RECIPE.replace("name: small", f"name: small_{kind}").replace("cohort: data", "cohort: ../data")
+    recipe += f"fusion: {{kind: {kind}{more}}}\nexplanation: {{evaluations: 200}}\n"
+    (pipeline / "recipe.yaml").write_text(recipe)
     medmm("train", pipeline, "--root", data, "--runs", place / "runs", "--smoke")
     bundle = next((place / "runs").glob(f"small_{kind}-*")) / "bundle"
     described = json.loads((bundle / "bundle.json").read_text())
