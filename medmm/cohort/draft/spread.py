@@ -3,7 +3,7 @@
 # ruff: noqa: S608 - identifiers and literals go through quoted() and literal()
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import log1p
 from pathlib import Path
 
@@ -15,25 +15,40 @@ SKEWED = 0.5
 """Kelly's skewness above which a logarithm is proposed: the upper nine tenths of the median's distance to the
 95 % quantile is three times the lower one's. A log-normal variable of standard deviation 0.7 has it."""
 
-Words = tuple[str, ...]
 
-
-def skewed_columns(root: Path, table: str, columns: Iterable[str]) -> frozenset[str]:
+def skewed_columns(root: Path, table: str, columns: Sequence[str]) -> frozenset[str]:
     """Return the columns of a wide table whose numbers are better taken on a logarithmic scale."""
+    if not columns:
+        return frozenset()
+    numbers = ", ".join(f"{_number(column)} AS v{place}" for place, column in enumerate(columns))
+    measured = ", ".join(_measures(f"v{place}") for place in range(len(columns)))
     with Engine() as engine:
         relation = open_table(engine, root, table).relation
-        return frozenset(name for name in columns if _skewed(engine, relation, name, ()))
+        (row,) = engine.rows(f"SELECT {measured} FROM (SELECT {numbers} FROM {relation})", what=table)
+    found = zip(columns, (row[place : place + 4] for place in range(0, len(row), 4)), strict=True)
+    return frozenset(column for column, measures in found if _suits(*measures))
 
 
-def skewed_groups(root: Path, table: str, value: str, by: Sequence[str]) -> frozenset[Words]:
-    """Return the groups of a long table, as the words of ``by``, whose values are better taken so.
+def skewed_results(
+    root: Path, table: str, value: str, *, called: Sequence[str], unit: str | None
+) -> frozenset[tuple[str, str]]:
+    """Return the results of a long table, each with its unit, whose values are better taken so.
 
     Args:
         value: the column of numbers.
-        by: the columns that make a group, such as code, name and unit; an empty cell is "".
+        called: the columns that say which result it is; the first that holds something does, else "".
+        unit: the column of units; "" where it is empty, or there is none.
     """
+    first = ", ".join(f"nullif(trim({quoted(column)}), '')" for column in called)
+    stated = f"coalesce(trim({quoted(unit)}), '')" if unit else "''"
     with Engine() as engine:
-        return frozenset(_skewed(engine, open_table(engine, root, table).relation, value, by))
+        relation = open_table(engine, root, table).relation
+        rows = engine.rows(
+            f"SELECT called, stated, {_measures('v')} FROM (SELECT coalesce({first}, '') AS called,"
+            f" {stated} AS stated, {_number(value)} AS v FROM {relation}) GROUP BY ALL",
+            what=table,
+        )
+    return frozenset((name, stated) for name, stated, *measures in rows if _suits(*measures))
 
 
 def is_skewed(low: float, median: float, high: float, *, least: float, least_positive: float) -> bool:
@@ -61,20 +76,22 @@ def _kelly(low: float, median: float, high: float) -> float:
     return (low + high - 2 * median) / (high - low) if high > low else 0.0
 
 
-def _skewed(engine: Engine, relation: str, value: str, by: Sequence[str]) -> list[Words]:
-    cell = f"trim({quoted(value)})"
-    number = f"try_cast(replace(regexp_extract({cell}, '{UNSIGNED}'), ',', '') AS DOUBLE)"
-    signed = f"CASE WHEN regexp_matches({cell}, '^[<>]?=? ?-') THEN -1 ELSE 1 END"
-    keys = "".join(f"coalesce(trim({quoted(column)}), '') AS k{place}, " for place, column in enumerate(by))
-    named = "".join(f"k{place}, " for place in range(len(by)))
-    found = engine.rows(
-        f"SELECT {named}quantile_cont(v, [0.05, 0.5, 0.95]), min(v), min(v) FILTER (v > 0)"
-        f" FROM (SELECT {keys}{number} * {signed} AS v FROM {relation}"
-        f" WHERE regexp_full_match({cell}, '{NUMBER}')) WHERE isfinite(v)"
-        f" GROUP BY ALL HAVING count(DISTINCT v) > {FEW_WORDS}"
+def _number(column: str) -> str:
+    """SQL: the number in a cell, past a comparator; NULL where it is none, or has no end."""
+    cell = f"trim({quoted(column)})"
+    number = f"try_cast(replace(regexp_extract({cell}, '[+-]?{UNSIGNED}'), ',', '') AS DOUBLE)"
+    return f"CASE WHEN regexp_full_match({cell}, '{NUMBER}') AND isfinite({number}) THEN {number} END"
+
+
+def _measures(number: str) -> str:
+    return (
+        f"quantile_cont({number}, [0.05, 0.5, 0.95]), min({number}), min({number}) FILTER ({number} > 0),"
+        f" count(DISTINCT {number})"
     )
-    return [
-        tuple(words)
-        for *words, quantiles, least, positive in found
-        if positive and is_skewed(*quantiles, least=least, least_positive=positive)
-    ]
+
+
+def _suits(quantiles: Sequence[float], least: float, positive: float | None, different: int) -> bool:
+    """Tell whether the numbers of :func:`_measures` are many, and skewed."""
+    if positive is None or different <= FEW_WORDS:
+        return False
+    return is_skewed(*quantiles, least=least, least_positive=positive)

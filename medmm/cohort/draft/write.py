@@ -12,13 +12,11 @@ from medmm.cohort.draft.guess import Line, Parts
 from medmm.cohort.draft.images import blocks, image_block
 from medmm.cohort.draft.lines import Lines, flow, line_of
 from medmm.cohort.draft.profile import Column, Sheet, Survey, words_of
-from medmm.cohort.draft.spread import skewed_columns, skewed_groups
+from medmm.cohort.draft.spread import skewed_columns, skewed_results
 from medmm.errors import DataError
 from medmm.planning.fingerprint import ImagePrint
 from medmm.units import check_unit, factor
 
-PARTS = ("code", "name", "unit")
-"""What tells one result from another, and its numbers from those in another unit."""
 LOG = {"scale": "log"}
 """What is drafted for numbers that range over magnitudes."""
 
@@ -144,16 +142,17 @@ def _biomarkers(survey: Survey, parts: Parts, *, dated: bool) -> Lines:
         yield line_of(1, "undated", "refuse", question)
     yield "  results:"
     named: set[str] = set()
-    present = [part for part in PARTS if part in columns]
-    groups = skewed_groups(survey.root, sheet.name, columns["value"], [columns[part] for part in present])
-    skewed = {
-        (cell.get("code", "") or cell.get("name", ""), cell.get("unit", ""))
-        for cell in (dict(zip(present, words, strict=True)) for words in groups)
-    }
+    skewed = skewed_results(
+        survey.root,
+        sheet.name,
+        columns["value"],
+        called=[columns[part] for part in ("code", "name") if part in columns],
+        unit=columns.get("unit"),
+    )
     for (code, name), units in _results(survey, sheet, columns).items():
         key = _unused(guess.slug(name or code).lower(), named)
         line = _result(code, name, units)
-        logs = line.value["role"] == "input" and (code or name, next(iter(units))) in skewed
+        logs = line.value["role"] == "input" and (code or name, line.value.get("unit", "")) in skewed
         yield _drafted(2, key, replace(line, value=line.value | LOG) if logs else line)
     yield ""
 
@@ -162,7 +161,7 @@ def _results(
     survey: Survey, sheet: Sheet, columns: Mapping[str, str]
 ) -> dict[tuple[str, str], dict[str, int]]:
     """Return the units, with their counts, of each result: by code, or by name where it has none."""
-    present = [part for part in PARTS if part in columns]
+    present = [part for part in ("code", "name", "unit") if part in columns]
     asked = [columns[part] for part in present]
     found: dict[tuple[str, str], dict[str, int]] = {}
     names: dict[str, str] = {}
