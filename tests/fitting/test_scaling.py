@@ -8,10 +8,13 @@ import torch
 
 from medmm.fitting.candidates import fit_split
 from medmm.fitting.scaling import rescale, scaled
-from medmm.network.fusion import fusion
+from medmm.network.fusion import FUSIONS, LATE, fusion
 from medmm.network.network import Network, bare
 from medmm.outcome import Task
 from tests.fitting.pretraining.small_pretraining import problem, recipe
+
+OVER_MAPS = {"film", "daft", "tab_cross_attn"}
+"""They end in a head as the others do, and read a feature map."""
 
 TRAIN, TEST = np.arange(48), np.arange(48, 64)
 
@@ -50,7 +53,7 @@ def test_a_scale_is_that_of_whose_labels_are_given() -> None:
     assert scaled(tasks, labels[:1]) == tasks  # a single label has no spread
 
 
-@pytest.mark.parametrize("kind", ["concat", "gated"])
+@pytest.mark.parametrize("kind", sorted(set(FUSIONS) - LATE - OVER_MAPS))
 def test_a_rescaled_network_tells_the_same_quantity(kind) -> None:
     torch.manual_seed(0)
     encoders = {"a": torch.nn.Linear(3, 4), "b": torch.nn.Linear(2, 4)}
