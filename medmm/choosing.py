@@ -18,6 +18,7 @@ from medmm.fitting.candidates import Problem
 from medmm.fitting.choosing import Evidence, weigh
 from medmm.fitting.crossval import OutOfFold
 from medmm.fitting.judgement import Judgement, judge, judge_all
+from medmm.fitting.predictions import Predictions
 from medmm.fitting.preflight import preflight
 from medmm.fitting.promotion import Decision, decide
 from medmm.fitting.repeats import notice as few_events
@@ -73,25 +74,18 @@ def choose(problem: Problem, out_of_fold: OutOfFold, *, worst_finding: str | Non
     Args:
         worst_finding: worst grade of the red team's findings, or None where it did not look.
     """
-    recipe, names, images = problem.recipe, list(problem.modalities), list(problem.images)
     present = problem.fitted(np.arange(len(problem.labels)))[1].present
+    names, images = list(problem.modalities), list(problem.images)
+    given = Predictions(problem.recipe, out_of_fold, problem.labels, present, names, images)
     if not _one_binary(problem.tasks):
-        asked = {"names": names, "images": images}
-        return Choice(
-            judge_all(recipe, out_of_fold, problem.labels, present, tasks=problem.tasks, **asked), None, None
-        )
-    first = judge(recipe, out_of_fold, problem.labels, present, names=names, images=images)
-    found = over_repeats(first, recipe, out_of_fold, problem.labels, present, names=names, images=images)
-    evidence = weigh(
-        recipe, out_of_fold, problem.labels, present, names=names, images=images, verdict=found.verdict
-    )
-    found = as_shipped(
-        found, evidence.routing, recipe, out_of_fold, problem.labels, present, names=names, images=images
-    )
+        return Choice(judge_all(given, problem.tasks), None, None)
+    found = over_repeats(judge(given), given)
+    evidence = weigh(given, verdict=found.verdict)
+    found = as_shipped(found, evidence.routing, given)
     decision = None
-    if recipe.promotion is not None and found.overall is not None:
+    if problem.recipe.promotion is not None and found.overall is not None:
         decision = decide(
-            recipe.promotion, evidence, found.overall, singles=names, worst_finding=worst_finding
+            problem.recipe.promotion, evidence, found.overall, singles=names, worst_finding=worst_finding
         )
     task = problem.tasks[0]
     return Choice({task.name: replace(found, task=task)}, evidence, decision)

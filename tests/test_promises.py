@@ -26,6 +26,7 @@ from medmm.explain.images import image_evidence
 from medmm.fitting.assemble import assemble
 from medmm.fitting.crossval import cross_validate
 from medmm.fitting.judgement import judge
+from medmm.fitting.predictions import Predictions
 from medmm.outputs.table import read_scores
 from medmm.sample import Score
 from medmm.score import score
@@ -323,7 +324,9 @@ def test_promise_4_a_network_that_never_learned_shows_no_map(small_run, tmp_path
     found = cross_validate(problem, planned.folds)
     _, inputs = problem.fitted(np.arange(len(problem.labels)))
     names = list(problem.modalities)
-    judged = judge(problem.recipe, found, problem.labels, inputs.present, names=names, images=["ct"])
+    judged = judge(
+        Predictions(problem.recipe, found, problem.labels, inputs.present, names=names, images=["ct"])
+    )
     judged_by = {problem.tasks[0].name: judged}
     seal(problem, found, judged_by, run=tmp_path, spec=planned.spec, cohort_digest=planned.cohort.digest)
     bundle = bundles.load(tmp_path / "bundle")

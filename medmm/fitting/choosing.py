@@ -27,8 +27,8 @@ from medmm.evaluation.paired import (
 )
 from medmm.evaluation.resampling import Estimate, bootstrap
 from medmm.evaluation.subgroups import availability
-from medmm.fitting.crossval import OutOfFold
 from medmm.fitting.judgement import cross_chosen, triple, undecided
+from medmm.fitting.predictions import Predictions
 from medmm.fitting.routing import ROUTED, Routing, route
 from medmm.recipe import Recipe
 
@@ -130,40 +130,28 @@ class _Layers:
     calibrated: Mapping[str, Float64]
 
 
-def weigh(
-    recipe: Recipe,
-    out_of_fold: OutOfFold,
-    labels: Float64,
-    present: Bools,
-    *,
-    names: Sequence[str],
-    images: Sequence[str],
-    verdict: Verdict | None,
-) -> Evidence:
+def weigh(given: Predictions, *, verdict: Verdict | None) -> Evidence:
     """Gather the evidence.
 
     Args:
-        labels: ``[patient]``, 0 or 1.
-        present: ``[patient, modality]`` in the order of ``names``.
-        images: the modalities whose worth the verdict was about.
         verdict: whose comparisons get DeLong's beside them; None without one.
     """
+    recipe, out_of_fold, labels = given.recipe, given.out_of_fold, given.labels
     folds = out_of_fold.repeated_folds
     logits = {model: out_of_fold.repeated(model) for model in out_of_fold.logits}
     calibrated = {model: calibrated_by_repeat(values, labels, folds) for model, values in logits.items()}
     routing = None
     if recipe.routing == "never_worse":
-        routing = route(recipe, logits, labels, folds, present, names=names)
+        routing = route(recipe, logits, labels, folds, given.present, names=given.names)
         logits[ROUTED] = calibrated[ROUTED] = routing.logits
     layers = _Layers(recipe, labels, folds, logits, calibrated)
-    cells = _cells(layers, present, names)
+    cells = _cells(layers, given.present, given.names)
     compared = [found for model in logits if model != FUSED and (found := _compared(layers, FUSED, model))]
     if routing is not None and routing.submodels:
         rivals = [model for model in logits if model != ROUTED]
         compared += [found for model in rivals if (found := _compared(layers, ROUTED, model))]
     if verdict is not None and verdict.differences:
-        rows = np.asarray(present[:, [names.index(image) for image in images]].all(axis=1))
-        compared += _beside(layers, verdict, rows)
+        compared += _beside(layers, verdict, given.imaged)
     risk, benefits = _benefits(layers)
     return Evidence(cells, tuple(compared), benefits, risk, len(folds), routing)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from medmm.arrays import Bools, Float64, Ints
+from medmm.arrays import Float64, Ints
 from medmm.calibration import Calibration, sigmoid
 from medmm.evaluation.calibrate import Agreement, agreement, cross_fitted, fit_platt
 from medmm.evaluation.comparison import FUSED, Verdict, verdict, verdict_by
@@ -23,6 +23,7 @@ from medmm.evaluation.recalibrate import cross_fitted_map, fit_map
 from medmm.evaluation.resampling import RESAMPLES, Estimate, Measure, bootstrap
 from medmm.evaluation.subgroups import SMALL_CELL, Subgroup, availability, by_group
 from medmm.fitting.crossval import OutOfFold
+from medmm.fitting.predictions import Predictions
 from medmm.outcome import BINARY, Task, columns, part, scored
 from medmm.recipe import Recipe, Threshold
 
@@ -86,53 +87,25 @@ class Judgement:
         }
 
 
-def judge_all(
-    recipe: Recipe,
-    out_of_fold: OutOfFold,
-    labels: Float64,
-    present: Bools,
-    *,
-    tasks: Sequence[Task],
-    names: Sequence[str],
-    images: Sequence[str],
-) -> dict[str, Judgement]:
-    """Judge every candidate for every outcome, on the patients whose label is known.
-
-    Args:
-        labels: ``[patient]`` or ``[patient, task]``.
-        present: ``[patient, modality]`` in the order of ``names``.
-        tasks: the outcomes.
-        images: the modalities whose worth is asked for.
-    """
-    found = {}
+def judge_all(given: Predictions, tasks: Sequence[Task]) -> dict[str, Judgement]:
+    """Judge every candidate for every outcome, on the patients whose label is known."""
+    found, out_of_fold = {}, given.out_of_fold
     for index, task in enumerate(tasks):
-        own = columns(labels)[:, index]
+        own = columns(given.labels)[:, index]
         rows = np.isfinite(own)
         logits = {model: part(values, tasks, index)[rows] for model, values in out_of_fold.logits.items()}
         of_it = OutOfFold(logits, out_of_fold.folds[rows], ())
-        asked = {"names": names, "images": images}
-        one = (
-            judge(recipe, of_it, own[rows], present[rows], **asked)
-            if task.kind == "binary"
-            else judge_kind(recipe, of_it, own[rows], present[rows], task=task, **asked)
-        )
+        asked = replace(given, out_of_fold=of_it, labels=own[rows], present=given.present[rows])
+        one = judge(asked) if task.kind == "binary" else judge_kind(asked, task)
         calibrated = np.full((len(own), *one.calibrated.shape[1:]), np.nan)
         calibrated[rows] = one.calibrated
         found[task.name] = replace(one, calibrated=calibrated, task=task)
     return found
 
 
-def judge_kind(
-    recipe: Recipe,
-    out_of_fold: OutOfFold,
-    labels: Float64,
-    present: Bools,
-    *,
-    task: Task,
-    names: Sequence[str],
-    images: Sequence[str],
-) -> Judgement:
+def judge_kind(given: Predictions, task: Task) -> Judgement:
     """Judge every candidate for one outcome that is not binary; see :func:`judge`."""
+    recipe, out_of_fold, labels = given.recipe, given.out_of_fold, given.labels
     folds, resamples, seed = out_of_fold.folds, recipe.comparison.resamples, recipe.seed
     figures, counts, ranked = {}, {}, {}
     for model, logits in out_of_fold.logits.items():
@@ -148,7 +121,7 @@ def judge_kind(
     own = cross_fitted_map(task, fused[known], labels[known], folds[known])
     calibrated = np.full((len(labels), *own.shape[1:]), np.nan)
     calibrated[known] = own
-    groups_of = availability(present[known], names)
+    groups_of = availability(given.present[known], given.names)
     return Judgement(
         calibration=fit_map(task, fused[known], labels[known]),
         calibrated=calibrated,
@@ -156,7 +129,7 @@ def judge_kind(
         counts=counts,
         patterns=kind_groups(task, labels[known], ranked["fused"][known], groups_of, folds[known]),
         overall=None,
-        verdict=_verdict_by(recipe, task, ranked, labels, present, folds, (names, images)),
+        verdict=_verdict_by(given, task, ranked),
         threshold=None,
         task=task,
         confusion=confused(task, labels[known], own),
@@ -180,19 +153,11 @@ def kind_groups(
     return tuple(found)
 
 
-def _verdict_by(
-    recipe: Recipe,
-    task: Task,
-    ranked: Mapping[str, Float64],
-    labels: Float64,
-    present: Bools,
-    folds: Ints,
-    asked: tuple[Sequence[str], Sequence[str]],
-) -> Verdict | None:
-    names, images = asked
-    if not images or "tables" not in ranked:
+def _verdict_by(given: Predictions, task: Task, ranked: Mapping[str, Float64]) -> Verdict | None:
+    if not given.images or "tables" not in ranked:
         return None
-    rows = present[:, [names.index(image) for image in images]].all(axis=1)
+    labels, folds, rows = given.labels, given.out_of_fold.folds, given.imaged
+    recipe = given.recipe
     measures: dict[str, Measure] = {
         model: ranking(task, labels[rows], undecided(values[rows], folds[rows]), folds[rows])
         for model, values in ranked.items()
@@ -209,22 +174,9 @@ def _verdict_by(
     )
 
 
-def judge(
-    recipe: Recipe,
-    out_of_fold: OutOfFold,
-    labels: Float64,
-    present: Bools,
-    *,
-    names: Sequence[str],
-    images: Sequence[str],
-) -> Judgement:
-    """Judge every candidate on its out-of-fold logits.
-
-    Args:
-        labels: ``[patient]``, 0 or 1.
-        present: ``[patient, modality]`` in the order of ``names``.
-        images: the modalities whose worth is asked for.
-    """
+def judge(given: Predictions) -> Judgement:
+    """Judge every candidate for one binary outcome on its out-of-fold logits."""
+    recipe, out_of_fold, labels = given.recipe, given.out_of_fold, given.labels
     fused = out_of_fold.logits["fused"]
     known = np.isfinite(fused)
     calibrated = np.full(len(labels), np.nan)
@@ -244,13 +196,13 @@ def judge(
         patterns=groups(
             labels[known],
             (fused[known], calibrated[known]),
-            availability(present[known], names),
+            availability(given.present[known], given.names),
             out_of_fold.folds[known],
             resamples=recipe.comparison.resamples,
             seed=recipe.seed,
         ),
         overall=agreement(labels[known], calibrated[known]),
-        verdict=_verdict(recipe, out_of_fold, labels, present, names, images),
+        verdict=_verdict(given),
         threshold=threshold,
     )
 
@@ -317,21 +269,14 @@ def cross_chosen(asked: Threshold | None, calibrated: Float64, labels: Float64, 
     return chosen
 
 
-def _verdict(
-    recipe: Recipe,
-    out_of_fold: OutOfFold,
-    labels: Float64,
-    present: Bools,
-    names: Sequence[str],
-    images: Sequence[str],
-) -> Verdict | None:
+def _verdict(given: Predictions) -> Verdict | None:
     """Compare on every patient who has the image; whom a rival cannot score, it cannot tell from others."""
-    if not images or "tables" not in out_of_fold.logits:
+    recipe, out_of_fold, rows = given.recipe, given.out_of_fold, given.imaged
+    if not given.images or "tables" not in out_of_fold.logits:
         return None
-    rows = present[:, [names.index(image) for image in images]].all(axis=1)
     folds = out_of_fold.folds[rows]
     return verdict(
-        labels[rows],
+        given.labels[rows],
         folds,
         {model: undecided(logits[rows], folds) for model, logits in out_of_fold.logits.items()},
         margin=recipe.comparison.margin,

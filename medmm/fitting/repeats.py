@@ -7,12 +7,12 @@ resample draws patients with all their predictions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from medmm.arrays import Bools, Float64, Ints
+from medmm.arrays import Float64, Ints
 from medmm.calibration import sigmoid
 from medmm.evaluation.availability import grid
 from medmm.evaluation.calibrate import agreement, calibrated_by_repeat, fit_platt
@@ -22,8 +22,8 @@ from medmm.evaluation.paired import auroc_of_repeats, averaged, less
 from medmm.evaluation.resampling import Estimate, Measure, bootstrap
 from medmm.evaluation.subgroups import Subgroup, availability
 from medmm.fitting.choosing import filled_by_repeat
-from medmm.fitting.crossval import OutOfFold
 from medmm.fitting.judgement import Judgement, cross_chosen, log_odds_threshold
+from medmm.fitting.predictions import Predictions
 from medmm.recipe import Recipe
 from medmm.recipe.choosing import FEW_EVENTS
 
@@ -31,51 +31,54 @@ RANKING = ("auroc", "auprc")
 DECIDED = ("accuracy", "recall", "specificity", "precision", "f1")
 
 
-def over_repeats(
-    judgement: Judgement,
-    recipe: Recipe,
-    out_of_fold: OutOfFold,
-    labels: Float64,
-    present: Bools,
-    *,
-    names: Sequence[str],
-    images: Sequence[str],
-) -> Judgement:
+def over_repeats(judgement: Judgement, given: Predictions) -> Judgement:
     """Return the judgement with the figures of all repeats; one cross-validation is left as it was judged.
 
     Args:
         judgement: of the first cross-validation.
-        labels: ``[patient]``, 0 or 1.
-        present: ``[patient, modality]`` in the order of ``names``.
-        images: the modalities whose worth is asked for.
     """
+    recipe, out_of_fold, labels = given.recipe, given.out_of_fold, given.labels
     if not out_of_fold.more:
         return judgement
     folds, fused = out_of_fold.repeated_folds, out_of_fold.repeated(FUSED)
     known = np.isfinite(fused).all(axis=0)
     calibrated = calibrated_by_repeat(fused, labels, folds).mean(axis=0)
-    chosen = log_odds_threshold(recipe.threshold, calibrated[known], labels[known])
-    cells = grid(
-        labels[known],
-        folds[:, known],
-        availability(present[known], names),
-        {FUSED: (fused[:, known], calibrated[known])},
-        resamples=recipe.comparison.resamples,
-        seed=recipe.seed,
-    )
     return replace(
-        judgement,
+        decided_by(judgement, given, fused, calibrated),
         calibration=fit_platt(fused[:, known].mean(axis=0), labels[known]),
-        calibrated=calibrated,
         figures={
             model: _figures(recipe, labels, out_of_fold.repeated(model), folds)
             for model in out_of_fold.logits
         },
+        verdict=_verdict(judgement.verdict, given),
+    )
+
+
+def decided_by(judgement: Judgement, given: Predictions, logits: Float64, calibrated: Float64) -> Judgement:
+    """Return the judgement with risks, patterns, agreement and threshold of other scores.
+
+    Args:
+        logits: ``[repeat, patient]``, what ranks; NaN where there is no score.
+        calibrated: ``[patient]``, log-odds calibrated without each patient's fold, the mean of the repeats.
+    """
+    known = np.isfinite(logits).all(axis=0)
+    labels, own = given.labels[known], calibrated[known]
+    chosen = log_odds_threshold(given.recipe.threshold, own, labels)
+    cells = grid(
+        labels,
+        given.out_of_fold.repeated_folds[:, known],
+        availability(given.present[known], given.names),
+        {FUSED: (logits[:, known], own)},
+        resamples=given.recipe.comparison.resamples,
+        seed=given.recipe.seed,
+    )
+    return replace(
+        judgement,
+        calibrated=calibrated,
         patterns=tuple(
             Subgroup(cell.pattern, cell.patients, cell.events, cell.auroc, cell.calibration) for cell in cells
         ),
-        overall=agreement(labels[known], calibrated[known]),
-        verdict=_verdict(judgement.verdict, recipe, out_of_fold, labels, _with(present, names, images)),
+        overall=agreement(labels, own),
         threshold=None if chosen is None else float(sigmoid(chosen)),
     )
 
@@ -91,10 +94,6 @@ def notice(events: int, repeats: int) -> str:
         f"{few}, and one division into folds leaves much to its luck; `folds: {{repeats: 3}}` in the recipe"
         " gives the figure of three, at three times the cost"
     )
-
-
-def _with(present: Bools, names: Sequence[str], images: Sequence[str]) -> Bools:
-    return np.asarray(present[:, [names.index(image) for image in images]].all(axis=1))
 
 
 def _figures(recipe: Recipe, labels: Float64, logits: Float64, folds: Ints) -> dict[str, Estimate]:
@@ -130,12 +129,11 @@ def figures_of(
     return drawn
 
 
-def _verdict(
-    first: Verdict | None, recipe: Recipe, out_of_fold: OutOfFold, labels: Float64, rows: Bools
-) -> Verdict | None:
+def _verdict(first: Verdict | None, given: Predictions) -> Verdict | None:
     if first is None or not first.aurocs:
         return first
-    truth, folds = labels[rows] == 1, out_of_fold.repeated_folds[:, rows]
+    recipe, out_of_fold, rows = given.recipe, given.out_of_fold, given.imaged
+    truth, folds = given.labels[rows] == 1, out_of_fold.repeated_folds[:, rows]
     if not all(has_pair(truth, of) for of in folds):
         return replace(first, word="cannot tell", aurocs={}, differences={})
     measures = {

@@ -6,38 +6,23 @@ fold (:mod:`medmm.fitting.routing`), so the choice flatters nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from medmm.arrays import Bools, Float64
-from medmm.calibration import sigmoid
-from medmm.evaluation.availability import grid
-from medmm.evaluation.calibrate import agreement
 from medmm.evaluation.comparison import FUSED, TABLES, Verdict, verdict_by
 from medmm.evaluation.discrimination import has_pair
 from medmm.evaluation.paired import auroc_of_repeats
-from medmm.evaluation.subgroups import Subgroup, availability
 from medmm.fitting.choosing import filled_by_repeat
-from medmm.fitting.crossval import OutOfFold
-from medmm.fitting.judgement import Judgement, log_odds_threshold
-from medmm.fitting.repeats import figures_of
+from medmm.fitting.judgement import Judgement
+from medmm.fitting.predictions import Predictions
+from medmm.fitting.repeats import decided_by, figures_of
 from medmm.fitting.routing import ROUTED, Routing
-from medmm.recipe import Recipe
 
 
-def as_shipped(
-    judgement: Judgement,
-    routing: Routing | None,
-    recipe: Recipe,
-    out_of_fold: OutOfFold,
-    labels: Float64,
-    present: Bools,
-    *,
-    names: Sequence[str],
-    images: Sequence[str],
-) -> Judgement:
+def as_shipped(judgement: Judgement, routing: Routing | None, given: Predictions) -> Judgement:
     """Return the judgement of what ships; that of the fused network is left where it scores everybody.
 
     Risks, patterns, threshold and agreement become those of the routed scores, and "routed" is a model
@@ -45,65 +30,36 @@ def as_shipped(
 
     Args:
         judgement: of the fused network, over all repeats.
-        labels: ``[patient]``, 0 or 1.
-        present: ``[patient, modality]`` in the order of ``names``.
-        images: the modalities whose worth is asked for.
     """
     if routing is None or not routing.submodels:
         return judgement
-    folds, logits = out_of_fold.repeated_folds, routing.logits
-    calibrated = logits.mean(axis=0)
-    known = np.isfinite(calibrated)
-    chosen = log_odds_threshold(recipe.threshold, calibrated[known], labels[known])
-    cells = grid(
-        labels[known],
-        folds[:, known],
-        availability(present[known], names),
-        {ROUTED: (logits[:, known], calibrated[known])},
-        resamples=recipe.comparison.resamples,
-        seed=recipe.seed,
-    )
-    own = {ROUTED: figures_of(recipe, labels, (logits, logits), folds)}
+    labels, logits = given.labels, routing.logits
+    known = np.isfinite(logits).all(axis=0)
+    own = figures_of(given.recipe, labels, (logits, logits), given.out_of_fold.repeated_folds)
     return replace(
-        judgement,
+        decided_by(judgement, given, logits, logits.mean(axis=0)),
         model=ROUTED,
-        calibrated=calibrated,
-        figures={**judgement.figures, **own},
+        figures={**judgement.figures, ROUTED: own},
         counts={**judgement.counts, ROUTED: (int(known.sum()), int(labels[known].sum()))},
-        patterns=tuple(
-            Subgroup(cell.pattern, cell.patients, cell.events, cell.auroc, cell.calibration) for cell in cells
-        ),
-        overall=agreement(labels[known], calibrated[known]),
-        threshold=None if chosen is None else float(sigmoid(chosen)),
-        shipped=_verdict(
-            judgement, routing, recipe, out_of_fold, labels, _looked_at(routing, present, names, images)
-        ),
+        shipped=_verdict(judgement.verdict, routing, given) if judgement.verdict else None,
     )
 
 
-def _looked_at(routing: Routing, present: Bools, names: Sequence[str], images: Sequence[str]) -> Bools:
+def _looked_at(routing: Routing, given: Predictions) -> Bools:
     """Return the patients who have every image and are scored by what looks at one, ``[patient]``."""
-    blind = {TABLES, *names} - set(images)
-    rows = present[:, [names.index(image) for image in images]].all(axis=1)
+    blind, rows = {TABLES, *given.names} - set(given.images), given.imaged
     for route in routing.submodels:
         if route.model in blind:
-            own = np.array([name in route.names for name in names])
-            rows = rows & ~(present == own).all(axis=1)
-    return np.asarray(rows)
+            own = np.array([name in route.names for name in given.names])
+            rows = rows & ~(given.present == own).all(axis=1)
+    return rows
 
 
-def _verdict(
-    judgement: Judgement,
-    routing: Routing,
-    recipe: Recipe,
-    out_of_fold: OutOfFold,
-    labels: Float64,
-    rows: Bools,
-) -> Verdict | None:
+def _verdict(first: Verdict, routing: Routing, given: Predictions) -> Verdict | None:
     """Compare what ships on the patients whose image it looks at; None where there is nothing to compare."""
-    first = judgement.verdict
-    truth, folds = labels[rows] == 1, out_of_fold.repeated_folds[:, rows]
-    if first is None or not first.aurocs or not all(has_pair(truth, of) for of in folds):
+    rows, out_of_fold, comparison = _looked_at(routing, given), given.out_of_fold, given.recipe.comparison
+    truth, folds = given.labels[rows] == 1, out_of_fold.repeated_folds[:, rows]
+    if not first.aurocs or not all(has_pair(truth, of) for of in folds):
         return None
     logits: Mapping[str, Float64] = {
         ROUTED: routing.logits[:, rows],
@@ -116,8 +72,8 @@ def _verdict(
         folds[0],
         measure=first.measure,
         model=ROUTED,
-        margin=recipe.comparison.margin,
-        resamples=recipe.comparison.resamples,
-        seed=recipe.seed,
+        margin=comparison.margin,
+        resamples=comparison.resamples,
+        seed=given.recipe.seed,
     )
     return replace(found, events=int(truth.sum()))

@@ -13,6 +13,7 @@ from medmm.fitting.candidates import Problem, fit_split
 from medmm.fitting.crossval import cross_validate, final_network, fits, repeat
 from medmm.fitting.judgement import judge
 from medmm.fitting.partition import deal
+from medmm.fitting.predictions import Predictions
 from medmm.modalities.biomarkers import Biomarkers
 from medmm.modalities.records import Records
 from medmm.recipe import Concat, Fitting, LateStack, Recipe, varied
@@ -129,7 +130,9 @@ def test_the_judgement_counts_everybody_and_asks_no_verdict_without_an_image(tmp
     folds = deal(given.labels.astype(str).tolist(), given.keys, folds=3, seed=0)
     found = cross_validate(given, folds)
     present = given.fitted(np.arange(PATIENTS))[1].present
-    judged = judge(given.recipe, found, given.labels, present, names=list(given.modalities), images=[])
+    judged = judge(
+        Predictions(given.recipe, found, given.labels, present, names=list(given.modalities), images=[])
+    )
     assert judged.verdict is None
     assert judged.counts["fused"] == (PATIENTS, int(given.labels.sum()))
     assert sum(group.patients or 0 for group in judged.patterns) == PATIENTS
@@ -159,12 +162,14 @@ def test_the_verdict_keeps_a_patient_whom_a_rival_cannot_score():
     logits = {"ct": image, "fused": image, "tables": tables, "trees": tables, "logistic": tables}
     present = np.stack([np.ones(120, bool), np.isfinite(tables)], axis=1)
     judged = judge(
-        recipe(Concat()),
-        OutOfFold(logits, folds, ()),
-        labels,
-        present,
-        names=["ct", "records"],
-        images=["ct"],
+        Predictions(
+            recipe(Concat()),
+            OutOfFold(logits, folds, ()),
+            labels,
+            present,
+            names=["ct", "records"],
+            images=["ct"],
+        )
     )
     assert judged.verdict is not None
     assert judged.verdict.patients == 120

@@ -12,6 +12,7 @@ from medmm.evaluation.resampling import Estimate
 from medmm.fitting.choosing import WITH_BOTH, WITH_IMAGE, Evidence, weigh
 from medmm.fitting.crossval import OutOfFold
 from medmm.fitting.judgement import Judgement, judge
+from medmm.fitting.predictions import Predictions
 from medmm.fitting.promotion import decide
 from medmm.recipe import Folds, Promotion, Recipe
 from tests.fitting.made_recipe import recipe
@@ -38,9 +39,9 @@ def made(seed: int = 0, gain: float = 1.0) -> tuple[OutOfFold, np.ndarray, np.nd
 
 def weighed(given: Recipe, seed: int = 0, gain: float = 1.0) -> tuple[Judgement, Evidence]:
     out_of_fold, labels, present = made(seed, gain)
-    found = judge(given, out_of_fold, labels, present, names=NAMES, images=IMAGES)
+    found = judge(Predictions(given, out_of_fold, labels, present, names=NAMES, images=IMAGES))
     return found, weigh(
-        given, out_of_fold, labels, present, names=NAMES, images=IMAGES, verdict=found.verdict
+        Predictions(given, out_of_fold, labels, present, names=NAMES, images=IMAGES), verdict=found.verdict
     )
 
 
@@ -66,7 +67,9 @@ def test_a_pattern_of_few_is_withheld() -> None:
     out_of_fold, labels, present = made()
     present = present.copy()
     present[:, 1] = np.arange(COUNT) >= 9  # nine have neither or the film alone
-    evidence = weigh(recipe(), out_of_fold, labels, present, names=NAMES, images=IMAGES, verdict=None)
+    evidence = weigh(
+        Predictions(recipe(), out_of_fold, labels, present, names=NAMES, images=IMAGES), verdict=None
+    )
     few = [cell for cell in evidence.cells if cell.pattern in ("film", "nothing")]
     assert few
     assert all(cell.patients is None and cell.auroc is None and cell.calibration is None for cell in few)

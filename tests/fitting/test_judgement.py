@@ -14,6 +14,7 @@ from medmm.fitting.crossval import OutOfFold, cross_validate
 from medmm.fitting.inputs import Prepared
 from medmm.fitting.judgement import judge
 from medmm.fitting.partition import deal
+from medmm.fitting.predictions import Predictions
 from medmm.modalities.image import Image, ImageSettings
 from medmm.modalities.records import Records
 from medmm.recipe import Recipe
@@ -63,7 +64,9 @@ def judged(given: Problem) -> Verdict:
     found = cross_validate(given, folds)
     present = given.fitted(np.arange(PATIENTS))[1].present
     names = list(given.modalities)
-    verdict = judge(given.recipe, found, given.labels, present, names=names, images=["film"]).verdict
+    verdict = judge(
+        Predictions(given.recipe, found, given.labels, present, names=names, images=["film"])
+    ).verdict
     assert verdict is not None
     return verdict
 
@@ -115,7 +118,7 @@ def test_decisions_that_are_alike_in_a_whole_fold_are_not_known_without_error():
             "comparison": {"resamples": 400},
         }
     )
-    judged = judge(recipe, made, labels, np.ones((60, 1), bool), names=["records"], images=[])
+    judged = judge(Predictions(recipe, made, labels, np.ones((60, 1), bool), names=["records"], images=[]))
     for measure in ("recall", "accuracy", "specificity"):
         figure = judged.figures["fused"][measure]
         assert figure.upper - figure.lower > 0.1, (measure, figure)

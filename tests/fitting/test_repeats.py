@@ -13,6 +13,7 @@ from medmm.evaluation.discrimination import auroc
 from medmm.fitting.choosing import weigh
 from medmm.fitting.crossval import OutOfFold
 from medmm.fitting.judgement import Judgement, judge
+from medmm.fitting.predictions import Predictions
 from medmm.fitting.repeats import notice, over_repeats
 from tests.fitting.made_recipe import recipe as made_recipe
 
@@ -39,13 +40,13 @@ def once(seed: int) -> OutOfFold:
 
 
 def judged(found: OutOfFold) -> Judgement:
-    first = judge(recipe(), found, LABELS, PRESENT, names=NAMES, images=IMAGES)
-    return over_repeats(first, recipe(), found, LABELS, PRESENT, names=NAMES, images=IMAGES)
+    first = judge(Predictions(recipe(), found, LABELS, PRESENT, names=NAMES, images=IMAGES))
+    return over_repeats(first, Predictions(recipe(), found, LABELS, PRESENT, names=NAMES, images=IMAGES))
 
 
 def test_one_cross_validation_is_left_as_it_was_judged() -> None:
     found = once(1)
-    first = judge(recipe(), found, LABELS, PRESENT, names=NAMES, images=IMAGES)
+    first = judge(Predictions(recipe(), found, LABELS, PRESENT, names=NAMES, images=IMAGES))
     assert judged(found).to_json() == first.to_json()
 
 
@@ -91,7 +92,9 @@ def test_ten_repeats_do_not_make_the_interval_of_ten_times_the_patients() -> Non
 def test_the_evidence_is_of_all_repeats() -> None:
     repeats = replace(once(1), more=(once(2), once(3)))
     verdict = judged(repeats).verdict
-    found = weigh(recipe(), repeats, LABELS, PRESENT, names=NAMES, images=IMAGES, verdict=verdict)
+    found = weigh(
+        Predictions(recipe(), repeats, LABELS, PRESENT, names=NAMES, images=IMAGES), verdict=verdict
+    )
     assert found.repeats == 3
     gains = {c.rival: c for c in found.compared if c.asked_of == "who have the image"}
     for name, gain in verdict.differences.items():
@@ -107,13 +110,13 @@ def test_a_repeat_without_a_pair_leaves_the_verdict_open() -> None:
     whole = {name: once(1).logits["records"] for name in ("film", "records", "tables", "fused")}
     first = OutOfFold(whole, np.where(few[:, 0], 0, once(1).folds), ())
     found = replace(first, more=(replace(apart, logits=whole),))
-    one = judge(recipe(), found, LABELS, few, names=NAMES, images=IMAGES)
+    one = judge(Predictions(recipe(), found, LABELS, few, names=NAMES, images=IMAGES))
     assert one.verdict.aurocs
-    many = over_repeats(one, recipe(), found, LABELS, few, names=NAMES, images=IMAGES)
+    many = over_repeats(one, Predictions(recipe(), found, LABELS, few, names=NAMES, images=IMAGES))
     assert many.verdict.word == "cannot tell"
     assert not many.verdict.differences
     assert "no event can be compared" in many.verdict.sentence()
-    weigh(recipe(), found, LABELS, few, names=NAMES, images=IMAGES, verdict=many.verdict)
+    weigh(Predictions(recipe(), found, LABELS, few, names=NAMES, images=IMAGES), verdict=many.verdict)
 
 
 def test_few_events_are_said() -> None:

@@ -13,6 +13,7 @@ from medmm.evaluation.discrimination import auroc
 from medmm.evaluation.paired import delong_difference
 from medmm.fitting.choosing import weigh
 from medmm.fitting.crossval import OutOfFold
+from medmm.fitting.predictions import Predictions
 from medmm.fitting.routing import PER_CLASS, ROUTED, Routing, route
 from tests.fitting.made_recipe import recipe as made_recipe
 
@@ -179,7 +180,9 @@ def test_a_pattern_of_few_people_says_nothing_of_them():
 def test_routed_is_a_model_of_the_evidence_and_the_fused_one_elsewhere():
     logits, labels, folds, present = made(2.0)
     known = OutOfFold({name: values[0] for name, values in logits.items()}, folds[0], ())
-    evidence = weigh(recipe(), known, labels, present, names=NAMES, images=["film"], verdict=None)
+    evidence = weigh(
+        Predictions(recipe(), known, labels, present, names=NAMES, images=["film"]), verdict=None
+    )
     cells = {(cell.pattern, cell.model): cell for cell in evidence.cells}
     better, same = (cells[pattern, ROUTED].auroc.value for pattern in ("film + records", "records"))
     assert better > cells["film + records", "fused"].auroc.value
@@ -189,7 +192,10 @@ def test_routed_is_a_model_of_the_evidence_and_the_fused_one_elsewhere():
     assert ROUTED in evidence.benefits
     told = json.loads(json.dumps(evidence.to_json(), allow_nan=False))["routing"]["patterns"]
     assert [row["model"] for row in told] == ["late_mean", "fused"]
-    plain = weigh(recipe(routing="none"), known, labels, present, names=NAMES, images=["film"], verdict=None)
+    plain = weigh(
+        Predictions(recipe(routing="none"), known, labels, present, names=NAMES, images=["film"]),
+        verdict=None,
+    )
     assert plain.routing is None
     assert ROUTED not in {cell.model for cell in plain.cells}
 
@@ -210,8 +216,8 @@ def test_the_page_and_the_card_say_who_is_scored_by_what():
 
     logits, labels, folds, present = made(2.0)
     known = OutOfFold({name: values[0] for name, values in logits.items()}, folds[0], ())
-    asked = {"names": NAMES, "images": ["film"], "verdict": None}
-    evidence = weigh(recipe(), known, labels, present, **asked)
+    asked = {"names": NAMES, "images": ["film"]}
+    evidence = weigh(Predictions(recipe(), known, labels, present, **asked), verdict=None)
     page = choosing(evidence, None)
     marked = {(row.cell.pattern, row.cell.model) for row in page.rows if row.scores}
     assert page.routed
@@ -223,6 +229,6 @@ def test_the_page_and_the_card_say_who_is_scored_by_what():
     )
     assert "Routing: submodels for film + records." in card
     assert any("late_mean: surely better" in line for line in card)
-    plain = weigh(recipe(routing="none"), known, labels, present, **asked)
+    plain = weigh(Predictions(recipe(routing="none"), known, labels, present, **asked), verdict=None)
     assert not choosing(plain, None).routed
     assert not any(row.scores for row in choosing(plain, None).rows)

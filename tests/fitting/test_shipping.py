@@ -10,6 +10,7 @@ from medmm.evaluation.discrimination import auroc
 from medmm.fitting.choosing import Evidence, weigh
 from medmm.fitting.crossval import OutOfFold
 from medmm.fitting.judgement import Judgement, judge
+from medmm.fitting.predictions import Predictions
 from medmm.fitting.promotion import decide
 from medmm.fitting.repeats import over_repeats
 from medmm.fitting.routing import ROUTED
@@ -50,10 +51,11 @@ def judged(
 ) -> tuple[Judgement, Evidence]:
     asked = {"names": NAMES, "images": IMAGES}
     fused = over_repeats(
-        judge(given, known, labels, present, **asked), given, known, labels, present, **asked
+        judge(Predictions(given, known, labels, present, **asked)),
+        Predictions(given, known, labels, present, **asked),
     )
-    evidence = weigh(given, known, labels, present, **asked, verdict=fused.verdict)
-    return as_shipped(fused, evidence.routing, given, known, labels, present, **asked), evidence
+    evidence = weigh(Predictions(given, known, labels, present, **asked), verdict=fused.verdict)
+    return as_shipped(fused, evidence.routing, Predictions(given, known, labels, present, **asked)), evidence
 
 
 def asked(routing: str, **more: object) -> Recipe:
