@@ -18,8 +18,21 @@ ASKED = {"outcome": "several", "auxiliary": 0.5, "settings": {"epochs": 2, "batc
 """Nine batches of five: three patients go to the one process, two to the other."""
 
 
+LEAVING = """
+import atexit, torch
+atexit.register(lambda: print(torch.distributed.is_initialized()))  # the first to register is the last to run
+from medmm.fitting.processes import processes
+print(processes().anybody(True))
+"""
+
+
 def together(work, asked, *, processes: int = 2) -> list[subprocess.CompletedProcess[str]]:
-    """Fit in several processes at once, started with the variables that torchrun sets."""
+    """Fit in several processes at once."""
+    return started(["-m", "tests.fitting.small_fit", work, json.dumps(asked)], processes)
+
+
+def started(arguments, processes: int) -> list[subprocess.CompletedProcess[str]]:
+    """Run Python in several processes at once, with the variables that torchrun sets."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -29,7 +42,7 @@ def together(work, asked, *, processes: int = 2) -> list[subprocess.CompletedPro
         "WORLD_SIZE": f"{processes}",
         "LOCAL_WORLD_SIZE": f"{processes}",
     }
-    command = [sys.executable, "-m", "tests.fitting.small_fit", work, json.dumps(asked)]
+    command = [sys.executable, *arguments]
     running = [
         subprocess.Popen(
             command,
@@ -46,6 +59,11 @@ def together(work, asked, *, processes: int = 2) -> list[subprocess.CompletedPro
         subprocess.CompletedProcess(command, process.returncode, out, err)
         for process, (out, err) in zip(running, ended, strict=True)
     ]
+
+
+def test_processes_part_before_they_end():
+    for one in started(["-c", LEAVING], 2):
+        assert (one.returncode, one.stdout.split()) == (0, ["True", "False"]), one.stderr
 
 
 def test_two_processes_with_uneven_shares_end_with_the_weights_of_one(tmp_path):
