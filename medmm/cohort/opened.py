@@ -12,6 +12,7 @@ from typing import Protocol
 from medmm.cohort import wide
 from medmm.cohort.blocks import Records
 from medmm.cohort.dates import with_iso_dates
+from medmm.cohort.decimals import with_decimal_points
 from medmm.cohort.facts import Facts, last_known
 from medmm.cohort.moments import Moment
 from medmm.cohort.outcomes import labels as read_labels
@@ -78,6 +79,9 @@ class Opened:
                 kept=spec.missing_dates(name),
                 midnight_is_a_day=midnight and name in offered,
             )
+        for name in tables.keys() & set(spec.decimal_comma):
+            read = spec if outcomes else spec.model_copy(update={"outcomes": {}})
+            tables[name] = with_decimal_points(tables[name], read.number_columns(name))
         return cls(engine, spec, tables, wanted, outcomes)
 
     @property

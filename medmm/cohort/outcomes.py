@@ -178,7 +178,7 @@ def _number(text: str, name: str, spec: OutcomeSpec) -> float:
     if found is None or found.value is None or found.comparator:
         raise DataError(
             f"outcome {name!r}: {spec.table} holds a label that is no number; correct it, or declare it in"
-            " `missing_codes`"
+            " `missing_codes`, or `decimal_comma` of the table"
         )
     return found.value
 

@@ -27,6 +27,7 @@ from medmm.cohort.blocks import (
     Subjects,
 )
 from medmm.cohort.dates import DateForm
+from medmm.cohort.decimals import Numbers, numbers_of
 from medmm.cohort.declare import did_you_mean, read_yaml, refuse_questions, validated
 from medmm.cohort.division import Splits
 from medmm.cohort.origin import Source, with_source
@@ -42,6 +43,7 @@ class CohortSpec(Declared):
         root: folder of the data; None when the caller names it.
         source: a data model that offers the tables `subjects`, `events` and `notes`, beside the files.
         dates: per table, columns whose dates are not ISO 8601, and how they are written.
+        decimal_comma: tables that write one and a half as "1,5".
         never_tables: tables that no model may see, and why.
         never_columns: per table, columns outside `records.fields` that no model may see, and why.
         deidentification: what was done to the data before it came here, in a sentence.
@@ -63,6 +65,7 @@ class CohortSpec(Declared):
     images: dict[Name, ImageSpec] = Field(default_factory=dict)
     crosswalk: Crosswalk | None = None
     dates: dict[str, dict[str, DateForm]] = Field(default_factory=dict)
+    decimal_comma: tuple[str, ...] = ()
     never_tables: dict[str, Reason] = Field(default_factory=dict)
     never_columns: dict[str, dict[str, Reason]] = Field(default_factory=dict)
     exclusions: dict[Name, Exclusion] = Field(default_factory=dict)
@@ -119,6 +122,10 @@ class CohortSpec(Declared):
             elif events and field.kind == "date":
                 found[events.table].add(events.columns.value)
         return dict(found)
+
+    def number_columns(self, table: str) -> dict[str, Numbers]:
+        """Return the columns of a table that are read as numbers."""
+        return numbers_of(table, self.records, self.biomarkers, self.outcomes)
 
     def missing_dates(self, table: str) -> dict[str, tuple[str, ...]]:
         """Return, per column of a table, the words that mean that its date is missing."""
@@ -226,19 +233,30 @@ class CohortSpec(Declared):
                         f"dates: {table}: {column} is read as no date"
                         + did_you_mean(f"{table}: {column}", dated)
                     )
+        for table in self.decimal_comma:
+            if not self.number_columns(table):
+                raise ValueError(
+                    f"decimal_comma: {table!r} is read for no numbers"
+                    + did_you_mean(table, list(self.used_tables))
+                )
         self._check_filters()
 
     def _check_filters(self) -> None:
         events = self.records.events if self.records else None
         parts = (self.subjects, self.prediction_time, events, self.biomarkers, self.notes)
         for part in (*parts, *self.outcomes.values()):
-            forms = self.dates.get(part.table or "", {}) if part else {}
+            table = part.table or "" if part else ""
+            numbers = self.number_columns(table) if table in self.decimal_comma else {}
             for column in part.where if part else ():
-                if column in forms:
-                    raise ValueError(
-                        f"dates: {column} is also in a `where`, which compares words as they are written;"
-                        " choose the rows by another column"
-                    )
+                for key, rewritten in (
+                    ("dates", {*self.dates.get(table, {})}),
+                    ("decimal_comma", {*numbers}),
+                ):
+                    if column in rewritten:
+                        raise ValueError(
+                            f"{key}: {column} is also in a `where`, which compares words as they are"
+                            " written; choose the rows by another column"
+                        )
 
     def _check_tables(self) -> None:
         used = self.used_tables
@@ -252,6 +270,11 @@ class CohortSpec(Declared):
             if field.role == "outcome" and not self._is_outcome(name):
                 raise ValueError(
                     f"records.fields.{name} has role `outcome`, but no outcome reads that column"
+                )
+            if field.role == "input" and field.event is None and self._is_outcome(name):
+                raise ValueError(
+                    f"records.fields.{name} is an `input`, and an outcome reads that column: a model would"
+                    " be given the answer; its role is `outcome`"
                 )
 
     def _is_outcome(self, column: str) -> bool:

@@ -9,7 +9,7 @@ from medmm.columns import MISSING, FieldSpec, Range, Status, Value
 
 _NUMBER = re.compile(
     r"(?P<comparator><=|>=|<|>|≤|≥)?\s*"
-    r"(?P<number>[+-]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?)"
+    r"(?P<number>[+-]?(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?)"
     r"(?:\s*(?P<flag>HH|LL|H|L|N|A|\*{1,2}|\([HLNA]\)|\[[HLNA]\]))?"
 )
 _SIGNS = {"≤": "<=", "≥": ">="}
@@ -44,7 +44,7 @@ def parse_number(text: str) -> Number | None:
     Number(value=5.0, comparator='', flag='H')
     >>> parse_number("-inf")
     Number(value=None, comparator='<', flag='')
-    >>> parse_number("1,5") is None
+    >>> parse_number("1,5") is None and parse_number("0,875") is None
     True
     """
     text = text.strip()

@@ -164,8 +164,8 @@ class Fields:
                 raise DataError(
                     f"records.{name}: {bad} of {filled} cells in {records.table} cannot be read as"
                     f" {self.fields[name].kind}, more than the declared {records.max_unparsable:.0%}; correct"
-                    " the kind, declare `missing_codes`, `levels` or the form of its `dates`, or raise"
-                    " `max_unparsable`"
+                    " the kind, declare `missing_codes`, `levels`, a `decimal_comma` or the form of its"
+                    " `dates`, or raise `max_unparsable`"
                 )
 
     def _date(self, name: str, text: str, prediction: Moment) -> Value:

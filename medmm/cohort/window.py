@@ -342,7 +342,7 @@ def _check_share(spec: Biomarkers, inputs: Sequence[tuple[str, ResultSpec]], rea
                 + (
                     why[0]
                     if why
-                    else "declare `missing_codes`, `no_unit` or the form of its `dates`, or raise"
-                    " `max_unparsable`"
+                    else "declare `missing_codes`, `no_unit`, `decimal_comma` or the form of its `dates`,"
+                    " or raise `max_unparsable`"
                 )
             )

@@ -58,6 +58,7 @@ def _edit(small: Any, path: str, value: Any) -> None:
         ("images", {"records": {"dir": "dicom"}}, "cannot name an image block"),
         ("images", {"ct": {"dir": "dicom", "time": "longitudinal_offset"}}, "needs prediction_time {day"),
         ("records.fields.extra", {"role": "outcome"}, "no outcome reads that column"),
+        ("outcomes.ill", {"table": "records.csv", "column": "sex", "positive": "f"}, "given the answer"),
         ("schema_version", 2, "schema_version"),
         ("name", "a b", "name"),
     ],

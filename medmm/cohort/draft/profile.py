@@ -6,16 +6,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medmm.cohort.dates import FORMS, Forms, sql_fits, with_iso_dates
+from medmm.cohort.decimals import COMMA_NUMBER
 from medmm.cohort.disclosure import tellable
 from medmm.cohort.values import FLAG_WORDS
 from medmm.errors import DataError
-from medmm.sources.duck import Engine, quoted
-from medmm.sources.tables import SUFFIXES, open_table
+from medmm.sources.duck import Engine, literal, quoted
+from medmm.sources.tables import SUFFIXES, Table, open_table
 
 if TYPE_CHECKING:
     from medmm.dicom.index import Index, SeriesEntry
@@ -26,11 +27,14 @@ FEW_WORDS = 20
 """A column of at most so many different words is a category."""
 FEW_OTHERS = 3
 """A column of numbers and at most so many other words is a number with words for "missing"."""
-_DIGITS = r"(([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]*)?|\.[0-9]+)"
+_DIGITS = r"(([1-9][0-9]{0,2}(,[0-9]{3})+|[0-9]+)(\.[0-9]*)?|\.[0-9]+)"
 UNSIGNED = rf"{_DIGITS}([eE][+-]?[0-9]+)?"
 """A number in a cell, without its sign, as a regular expression."""
 NUMBER = rf"[<>]?=? ?[+-]?{UNSIGNED}( ?[HLNA]{{1,2}})?|[+-]?inf"
 """A cell that reads as a number: perhaps a comparator before, a flag behind it."""
+_COMMA = r"[<>]?=? ?[+-]?[0-9]*,([0-9]{1,2}|[0-9]{4,})|[<>]?=? ?[+-]?0,[0-9]+"
+_POINT = r"[<>]?=? ?[+-]?[0-9]*\.([0-9]{1,2}|[0-9]{4,})|[<>]?=? ?[+-]?0\.[0-9]+"
+"""Numbers with one mark, which cannot be one between thousands."""
 _DATE = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?"
 _OTHER_DATE = (
     r"(\d{1,2}[./-](\d{1,2}|[A-Za-z]{3})[./-]\d{2,4}|\d{4}[./]\d{1,2}[./]\d{1,2})([T ]+\d{1,2}:\d{2}.*)?"
@@ -96,11 +100,23 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """One table of the folder."""
+    """One table of the folder.
+
+    Attributes:
+        decimal_comma: whether its numbers are read as having one.
+        pointed: columns that have numbers with a decimal point all the same.
+    """
 
     name: str
     rows: int
     columns: Mapping[str, Column]
+    decimal_comma: bool = False
+    pointed: tuple[str, ...] = ()
+
+    @property
+    def number(self) -> str:
+        """How a number is written in it, as a regular expression."""
+        return COMMA_NUMBER if self.decimal_comma else NUMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,34 +210,60 @@ def words_of(
 
 def _sheet(engine: Engine, root: Path, name: str) -> Sheet:
     table = open_table(engine, root, name)
+    marks = _marks(engine, table)
+    commas, points = ([c for c, counts in marks.items() if counts[i]] for i in (0, 1))
+    sheet = Sheet(name, 0, {}, len(commas) > len(points), tuple(points))
     measures = "".join(
-        f", count({c}), count(DISTINCT {c}), count({c}) FILTER (regexp_full_match({c}, '{NUMBER}')),"
+        f", count({c}), count(DISTINCT {c}),"
+        f" count({c}) FILTER (regexp_full_match({c}, {literal(sheet.number)})),"
         f" count({c}) FILTER (regexp_full_match({c}, '{_DATE}')),"
         f" count({c}) FILTER (regexp_full_match({c}, '{_DATE}') AND length({c}) > 10),"
         f" count({c}) FILTER (regexp_full_match({c}, '{_OTHER_DATE}')),"
         f" count({c}) FILTER (regexp_matches({c}, '[^ ] [^ ]+ [^ ]'))"
         for c in (f"c{place}" for place in range(len(table.columns)))
     )
+    row = engine.rows(f"SELECT count(*){measures} FROM {_numbered(table)}", what=name)[0]
+    columns = {
+        column: _column(engine, table, column, (row[0], *row[1 + 7 * place : 8 + 7 * place]), sheet.number)
+        for place, column in enumerate(table.columns)
+    }
+    return replace(sheet, rows=row[0], columns=columns)
+
+
+def _numbered(table: Table) -> str:
+    """SQL: the trimmed cells of a table, its columns called c0, c1, …; an empty cell is NULL."""
     cells = ", ".join(f"nullif(trim({quoted(c)}), '') AS c{place}" for place, c in enumerate(table.columns))
-    row = engine.rows(f"SELECT count(*){measures} FROM (SELECT {cells} FROM {table.relation})", what=name)[0]
-    columns = {}
-    for place, column in enumerate(table.columns):
-        filled, distinct, numbers, dates, times, other, prose = row[1 + 7 * place : 8 + 7 * place]
-        cell = f"(SELECT DISTINCT trim({quoted(column)}) AS w FROM {table.relation}) WHERE w <> ''"
-        words, others = [], []
-        if 0 < distinct <= FEW_WORDS:
-            words = [word for (word,) in engine.rows(f"SELECT w FROM {cell} ORDER BY w")]
-        if 0 < numbers < filled:
-            others = _others(engine, column, table.relation)
-        few = tuple(w for w, count in others if tellable(w, count)) if len(others) <= FEW_OTHERS else ()
-        forms: tuple[str, ...] = ()
-        if other == filled > 0:
-            forms, times = _forms(engine, column, table.relation, filled)
-            dates = filled if forms else dates
-        columns[column] = Column(
-            column, row[0], filled, distinct, numbers, dates, times, other, prose, tuple(words), few, forms
-        )
-    return Sheet(name, row[0], columns)
+    return f"(SELECT {cells} FROM {table.relation})"
+
+
+def _marks(engine: Engine, table: Table) -> dict[str, tuple[int, int]]:
+    """Return, per column, cells with a decimal comma and with a decimal point that can be nothing else."""
+    counts = ", ".join(
+        f"count(*) FILTER (regexp_full_match(c{place}, '{mark}'))"
+        for place in range(len(table.columns))
+        for mark in (_COMMA, _POINT)
+    )
+    (row,) = engine.rows(f"SELECT {counts} FROM {_numbered(table)}", what=table.name)
+    return {column: row[2 * place : 2 * place + 2] for place, column in enumerate(table.columns)}
+
+
+def _column(engine: Engine, table: Table, column: str, counts: Sequence[int], number: str) -> Column:
+    """Return a column, from the counts of its cells and how a number is written."""
+    rows, filled, distinct, numbers, dates, times, other, prose = counts
+    cell = f"(SELECT DISTINCT trim({quoted(column)}) AS w FROM {table.relation}) WHERE w <> ''"
+    words, others = [], []
+    if 0 < distinct <= FEW_WORDS:
+        words = [word for (word,) in engine.rows(f"SELECT w FROM {cell} ORDER BY w")]
+    if 0 < numbers < filled:
+        others = _others(engine, column, table.relation, number)
+    few = tuple(w for w, count in others if tellable(w, count)) if len(others) <= FEW_OTHERS else ()
+    forms: tuple[str, ...] = ()
+    if other == filled > 0:
+        forms, times = _forms(engine, column, table.relation, filled)
+        dates = filled if forms else dates
+    return Column(
+        column, rows, filled, distinct, numbers, dates, times, other, prose, tuple(words), few, forms
+    )
 
 
 def _forms(engine: Engine, column: str, relation: str, filled: int) -> tuple[tuple[str, ...], int]:
@@ -232,10 +274,12 @@ def _forms(engine: Engine, column: str, relation: str, filled: int) -> tuple[tup
     return tuple(form for form, count in zip(FORMS, fitting, strict=True) if count == filled), timed
 
 
-def _others(engine: Engine, column: str, relation: str) -> list[tuple[str, int]]:
+def _others(engine: Engine, column: str, relation: str, number: str) -> list[tuple[str, int]]:
     """Return the words of a column that are no numbers, with their counts; one more than are of use."""
     cell = f"(SELECT trim({quoted(column)}) AS w FROM {relation}) WHERE w <> ''"
-    rest = f"{cell} AND NOT regexp_full_match(w, '{NUMBER}') GROUP BY w ORDER BY w LIMIT {FEW_OTHERS + 1}"
+    rest = (
+        f"{cell} AND NOT regexp_full_match(w, {literal(number)}) GROUP BY w ORDER BY w LIMIT {FEW_OTHERS + 1}"
+    )
     return [(word, int(count)) for word, count in engine.rows(f"SELECT w, count(*) FROM {rest}")]
 
 

@@ -7,30 +7,31 @@ from collections.abc import Sequence
 from math import log1p
 from pathlib import Path
 
-from medmm.cohort.draft.profile import FEW_WORDS, NUMBER, UNSIGNED
+from medmm.cohort.decimals import Numbers, with_decimal_points
+from medmm.cohort.draft.profile import FEW_WORDS, NUMBER, UNSIGNED, Sheet
 from medmm.sources.duck import Engine, quoted
-from medmm.sources.tables import open_table
+from medmm.sources.tables import Table, open_table
 
 SKEWED = 0.5
 """Kelly's skewness above which a logarithm is proposed: the upper nine tenths of the median's distance to the
 95 % quantile is three times the lower one's. A log-normal variable of standard deviation 0.7 has it."""
 
 
-def skewed_columns(root: Path, table: str, columns: Sequence[str]) -> frozenset[str]:
+def skewed_columns(root: Path, sheet: Sheet, columns: Sequence[str]) -> frozenset[str]:
     """Return the columns of a wide table whose numbers are better taken on a logarithmic scale."""
     if not columns:
         return frozenset()
     numbers = ", ".join(f"{_number(column)} AS v{place}" for place, column in enumerate(columns))
     measured = ", ".join(_measures(f"v{place}") for place in range(len(columns)))
     with Engine() as engine:
-        relation = open_table(engine, root, table).relation
-        (row,) = engine.rows(f"SELECT {measured} FROM (SELECT {numbers} FROM {relation})", what=table)
+        relation = _opened(engine, root, sheet, columns).relation
+        (row,) = engine.rows(f"SELECT {measured} FROM (SELECT {numbers} FROM {relation})", what=sheet.name)
     found = zip(columns, (row[place : place + 4] for place in range(0, len(row), 4)), strict=True)
     return frozenset(column for column, measures in found if _suits(*measures))
 
 
 def skewed_results(
-    root: Path, table: str, value: str, *, called: Sequence[str], unit: str | None
+    root: Path, sheet: Sheet, value: str, *, called: Sequence[str], unit: str | None
 ) -> frozenset[tuple[str, str]]:
     """Return the results of a long table, each with its unit, whose values are better taken so.
 
@@ -42,13 +43,18 @@ def skewed_results(
     first = ", ".join(f"nullif(trim({quoted(column)}), '')" for column in called)
     stated = f"coalesce(trim({quoted(unit)}), '')" if unit else "''"
     with Engine() as engine:
-        relation = open_table(engine, root, table).relation
+        relation = _opened(engine, root, sheet, [value]).relation
         rows = engine.rows(
             f"SELECT called, stated, {_measures('v')} FROM (SELECT coalesce({first}, '') AS called,"
             f" {stated} AS stated, {_number(value)} AS v FROM {relation}) GROUP BY ALL",
-            what=table,
+            what=sheet.name,
         )
     return frozenset((name, stated) for name, stated, *measures in rows if _suits(*measures))
+
+
+def _opened(engine: Engine, root: Path, sheet: Sheet, numbers: Sequence[str]) -> Table:
+    table = open_table(engine, root, sheet.name)
+    return with_decimal_points(table, dict.fromkeys(numbers, Numbers())) if sheet.decimal_comma else table
 
 
 def is_skewed(low: float, median: float, high: float, *, least: float, least_positive: float) -> bool:

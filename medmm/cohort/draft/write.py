@@ -42,6 +42,7 @@ def cohort_text(survey: Survey, parts: Parts, prints: Mapping[str, ImagePrint], 
         *_notes(parts, dated=time is not None),
         *_images(survey, prints, dated=time is not None),
         *_dates(parts, time[0] if time else None),
+        *_decimals(parts),
         *_never(survey, parts),
         *_splits(survey, parts),
     ]
@@ -116,7 +117,7 @@ def _records(survey: Survey, parts: Parts, time: str | None) -> Lines:
     columns = parts.records.columns.items()
     lines = {name: guess.field(column) for name, column in columns if name not in (survey.id, time)}
     numbers = [name for name, line in lines.items() if line.value.get("kind") == "number"]
-    skewed = skewed_columns(survey.root, parts.records.name, numbers)
+    skewed = skewed_columns(survey.root, parts.records, numbers)
     for name, line in lines.items():
         yield _drafted(2, name, replace(line, value=line.value | LOG) if name in skewed else line)
     yield ""
@@ -144,7 +145,7 @@ def _biomarkers(survey: Survey, parts: Parts, *, dated: bool) -> Lines:
     named: set[str] = set()
     skewed = skewed_results(
         survey.root,
-        sheet.name,
+        sheet,
         columns["value"],
         called=[columns[part] for part in ("code", "name") if part in columns],
         unit=columns.get("unit"),
@@ -269,6 +270,22 @@ def _dates(parts: Parts, time: str | None) -> Lines:
         yield "dates:"
         yield from lines
         yield ""
+
+
+def _decimals(parts: Parts) -> Lines:
+    """The tables with a decimal comma, of those that are read for numbers."""
+    numbers = parts.records and any(_is_number(column) for column in parts.records.columns.values())
+    read = [parts.records if numbers else None, parts.results[0] if parts.results else None]
+    commas = [sheet for sheet in read if sheet is not None and sheet.decimal_comma]
+    pointed = [f"{flow(column)} of {sheet.name}" for sheet in commas for column in sheet.pointed]
+    question = f"{', '.join(pointed)}: some numbers have a point all the same" if pointed else ""
+    if commas:
+        yield line_of(0, "decimal_comma", [sheet.name for sheet in commas], question)
+        yield ""
+
+
+def _is_number(column: Column) -> bool:
+    return bool(guess.field(column).value.get("kind") == "number")
 
 
 def _is_date(column: Column) -> bool:
