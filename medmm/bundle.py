@@ -101,7 +101,7 @@ class Description(Declared):
             earlier one.
     """
 
-    schema_version: Literal[5] = 5
+    schema_version: Literal[6] = 6
     medmm_version: str
     created: str
     name: str
@@ -195,9 +195,10 @@ def writing(folder: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON that reads back to the same numbers; refuses what is not finite."""
+    """Write JSON that reads back to the same numbers in the same order; refuses what is not finite."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    # never sorted: the order of a declaration's fields is the order of the columns that a network learned
+    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def preprocess_json(modalities: Mapping[str, Modality]) -> dict[str, Any]:

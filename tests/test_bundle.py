@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medmm import bundle
+from medmm.columns import FieldSpec, Value
 from medmm.errors import BundleError, OutputError
+from medmm.modalities.records import Records
+from medmm.modalities.tables import TableSettings
 
 
 def write(folder: Path) -> None:
@@ -113,3 +117,13 @@ def test_a_link_in_the_place_of_a_file_is_refused(tmp_path):
     graph.symlink_to(tmp_path / "elsewhere.onnx")
     with pytest.raises(BundleError, match=r"encoders/ct\.onnx"):
         bundle.verify(folder)
+
+
+def test_the_columns_of_a_table_come_back_in_the_order_in_which_they_were_learned(tmp_path):
+    fields = {name: FieldSpec(role="input", kind="number") for name in ("weight", "age", "height")}
+    row = {name: Value(float(place)) for place, name in enumerate(fields)}
+    fitted = Records("records", TableSettings(), fields).fit([row, {name: Value(9.0) for name in fields}])
+    bundle.write_json(tmp_path / "preprocess.json", bundle.preprocess_json({"records": fitted}))
+    read = bundle._restore("records", json.loads((tmp_path / "preprocess.json").read_text())["records"])
+    assert [player.name for player in read.players()] == ["weight", "age", "height"]
+    assert np.array_equal(read.transform(row), fitted.transform(row))

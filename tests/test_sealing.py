@@ -16,6 +16,7 @@ from medmm.cohort.access import open_cohort
 from medmm.cohort.wholes import HELD_OUT, TRAIN
 from medmm.explain import explain_patients
 from medmm.explain.explainer import Explainer
+from medmm.sample import Absence
 from medmm.scorer import Scorer
 
 pytestmark = pytest.mark.xdist_group("small")
@@ -73,6 +74,21 @@ def test_the_local_record_is_of_those_who_were_trained_on(small_run):
         "population",
     )
     assert whole.digest == load(small_run.bundle).description.reference_digest
+
+
+def test_the_bundle_sees_in_a_patient_what_its_network_was_trained_on(small_run):
+    learned = load_file(small_run.run / "local" / "population.safetensors")
+    held = load(small_run.bundle).modalities
+    cohort = open_cohort(small_run.data, small_run.data, outcomes=False)
+    tables = [name for name in held if f"rows.{name}" in learned]
+    assert set(tables) == {"records", "biomarkers"}
+    for name in tables:
+        rows = {
+            held[name].transform(patient.sources[name]).tobytes()
+            for patient in cohort.patients
+            if not isinstance(patient.sources[name], Absence)
+        }
+        assert {row.tobytes() for row in learned[f"rows.{name}"]} <= rows
 
 
 def test_whoever_has_no_label_is_counted_and_never_trained_on(small_copy):
