@@ -308,10 +308,11 @@ def _manifest(folder: Path) -> str:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             lines.append(f"neither a file nor a folder  {name}\n")
         elif path.is_file() and path.name != MANIFEST:
-            lines.append(f"{_sha256(path)}  {name}\n")
+            lines.append(f"{sha256_of(path)}  {name}\n")
     return "".join(lines)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the digest of a file's bytes, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

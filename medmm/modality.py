@@ -107,6 +107,11 @@ class Modality(ABC):
         """Put pretrained weights into a fresh encoder before it is fitted; nothing by default."""
 
     @property
+    def weights(self) -> Path | None:
+        """The file that :meth:`warm_start` reads; a run that was stopped goes on with the same bytes only."""
+        return None
+
+    @property
     def frozen(self) -> bool:
         """Whether the encoder stays as its pretrained weights left it."""
         return False

@@ -18,7 +18,7 @@ from medmm.cohort.spec import load_spec
 from medmm.cohort.split import assign, decide
 from medmm.cohort.wholes import TRAIN
 from medmm.errors import ConfigError, OutputError, told
-from medmm.fitting.assemble import assemble
+from medmm.fitting.assemble import assemble, weights_named
 from medmm.fitting.candidates import Problem
 from medmm.fitting.checkpoint import History
 from medmm.fitting.pretraining import seen
@@ -98,7 +98,8 @@ def pretrain(
     check_outcome(recipe, load_spec(where))
     linked, division = decide(open_cohort(where, root, progress=progress), folder=where, file=splits)
     cohort = assign(linked, division)
-    work = _work(runs, recipe, cohort.digest, division.digest)
+    begun = weights_named(recipe, cohort.declarations)
+    work = _work(runs, recipe, cohort.digest, division.digest, *begun)
     problem = _problem(recipe, cohort, work, runs / "cache", progress)
     rows = np.arange(len(problem.labels))
     modalities, inputs = problem.fitted(rows)
@@ -168,7 +169,7 @@ def _check_place(folder: Path) -> None:
 
 
 def _work(runs: Path, recipe: Recipe, *digests: str) -> Path:
-    """Return the folder of what is half done, the same for the same recipe, cohort and version."""
+    """Return the folder of what is half done, the same for the same recipe, cohort, weights and version."""
     keys = {"modalities", "pretraining", "outcome", "outcomes", "seed"}
     shown = [version("medmm"), recipe.model_dump(mode="json", include=keys)]
     named = hashlib.sha256(json.dumps([shown, *digests], sort_keys=True).encode()).hexdigest()[:16]

@@ -21,6 +21,7 @@ from typing import Any
 from medmm import tracking
 from medmm.bundle import verify
 from medmm.errors import ConfigError, OutputError, told
+from medmm.fitting.assemble import weights_named
 from medmm.fitting.processes import from_leader, leads
 from medmm.report.page import write_page
 from medmm.telling import Plan
@@ -30,6 +31,7 @@ WORDS = {
     "cohort": "cohort or --splits",
     "patients": "selection of patients (--smoke)",
     "pretrained": "folder of pretrained encoders",
+    "weights": "file of pretrained weights",
 }
 """What a run is bound to, in the words of its user."""
 
@@ -51,7 +53,7 @@ def open_run(planned: Plan, runs: Path, resume: Path | None = None) -> Path:
 
     Raises:
         ConfigError: if the run to resume is finished, or was of another recipe, of other patients, of other
-            pretrained encoders or of another version of medmm.
+            pretrained encoders, other pretrained weights or another version of medmm.
         BundleError: if the pretrained encoders are damaged or altered.
         OutputError: if the folder cannot be written.
     """
@@ -70,6 +72,7 @@ def _identity(planned: Plan) -> dict[str, Any]:
         "cohort": planned.cohort.digest,
         "patients": hashlib.sha256("\n".join(patients).encode()).hexdigest(),
         "pretrained": None if pretrained is None else verify(pretrained),
+        "weights": weights_named(planned.recipe, planned.cohort.declarations) or None,
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from medmm.arrays import Float64, Ints
+from medmm.bundle import sha256_of
 from medmm.cohort.link import Cohort
 from medmm.cohort.outcomes import OutcomeSpec
 from medmm.cohort.split import whole
@@ -20,9 +21,9 @@ from medmm.fitting.inputs import Prepared, prepare_images
 from medmm.fitting.loop import OnEpoch
 from medmm.fitting.pretraining import bundle as pretrained
 from medmm.fitting.pretraining.pool import Unlabelled
-from medmm.modality import Modality
+from medmm.modality import Declaration, Modality
 from medmm.outcome import Task, check_labels, intervals
-from medmm.recipe import Recipe
+from medmm.recipe import Recipe, varied
 from medmm.sample import Absence, Patient, Source
 
 Progress = Callable[[str, int, int], None]
@@ -168,6 +169,20 @@ def _unlabelled(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient]) -> 
         and not any(name in patient.targets for name in recipe.asked)
         and patient.subject_id not in there
     ]
+
+
+def weights_named(recipe: Recipe, declarations: Mapping[str, Declaration]) -> list[str]:
+    """Return the digest of each file of weights that a recipe names, or its search may take, in their order.
+
+    Where there is no such file it is an empty text: who reads it says what is wrong.
+    """
+    files: dict[Path, None] = {}
+    for each in (
+        recipe,
+        *(varied(recipe, chosen) for chosen in (recipe.search.corners() if recipe.search else ())),
+    ):
+        files |= {m.weights: None for m in each.build(dict(declarations)).values() if m.weights is not None}
+    return [sha256_of(file) if file.is_file() else "" for file in files]
 
 
 def outer_folds(patients: Sequence[Patient]) -> Ints:

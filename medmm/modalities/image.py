@@ -16,6 +16,7 @@ from medmm.errors import ConfigError, DicomRefusal
 from medmm.modalities.image_settings import Augmentation, ImageSettings
 from medmm.modalities.masking import masked
 from medmm.modalities.resample import SAME_STEP, Taps, axis_taps, back_taps, resample
+from medmm.modalities.sequences import WarmStarted
 from medmm.modalities.uptake import in_uptake
 from medmm.modality import Declaration, Modality
 from medmm.sample import Player, SeriesSource, Source
@@ -37,7 +38,7 @@ LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601)."""
 
 
-class Image(Modality):
+class Image(WarmStarted, Modality):
     """One DICOM series: intensities, or a label map as one channel per label.
 
     ``transform`` gives float32 ``[channel, x, y, z]`` (RAS+) or ``[channel, row, column]``. Intensities
@@ -296,12 +297,6 @@ class Image(Modality):
             dropout=block.dropout,
             patches=Patches(self.settings.shape, block.patch, block.width, block.depth, block.heads),
         )
-
-    @property
-    def frozen(self) -> bool:
-        """Whether the recipe wants the encoder as the pretrained weights left it."""
-        wanted = self.settings.encoder.pretrained
-        return wanted is not None and wanted.frozen
 
     def warm_start(self, encoder: nn.Module) -> None:
         """Read the weights to begin with, where the recipe names a file.

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from medmm.columns import Declared, NotesSpec
 from medmm.errors import BundleError, ConfigError, DataError, FittingError
-from medmm.modalities.sequences import SequenceSettings
+from medmm.modalities.sequences import SequenceSettings, WarmStarted
 from medmm.modality import Declaration, Modality
 from medmm.sample import NotesSource, Player, Source
 
@@ -53,7 +53,7 @@ class NotesSettings(Declared):
     encoder: SequenceSettings = SequenceSettings()
 
 
-class Notes(Modality):
+class Notes(WarmStarted, Modality):
     """The notes declared as ``input``, joined oldest to newest.
 
     ``transform`` gives the numbers of the last ``length`` tokens as float32, 0 where there are fewer. There
@@ -167,12 +167,6 @@ class Notes(Modality):
             heads=block.heads,
             dropout=block.dropout,
         )
-
-    @property
-    def frozen(self) -> bool:
-        """Whether the recipe wants the encoder as the pretrained weights left it."""
-        wanted = self.settings.encoder.pretrained
-        return wanted is not None and wanted.frozen
 
     def warm_start(self, encoder: nn.Module) -> None:
         """Read the weights to begin with, where the recipe names a file.

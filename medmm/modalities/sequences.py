@@ -1,9 +1,9 @@
-"""What series and notes share in a recipe: how a sequence is summarised, and the weights to begin with."""
+"""What modalities share in a recipe: the weights to begin with, and how a sequence is summarised."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -41,6 +41,25 @@ class Pretrained(Declared):
         from medmm.encoders.pretrained import load_pretrained
 
         load_pretrained(encoder, folder / self.file, strict=self.strict)
+
+
+class WarmStarted:
+    """A modality whose recipe may name the weights that its encoder begins with."""
+
+    settings: Any
+    folder: Path
+
+    @property
+    def weights(self) -> Path | None:
+        """The file that the recipe names."""
+        wanted: Pretrained | None = self.settings.encoder.pretrained
+        return None if wanted is None else self.folder / wanted.file
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the recipe wants the encoder as the file left it."""
+        wanted: Pretrained | None = self.settings.encoder.pretrained
+        return wanted is not None and wanted.frozen
 
 
 class SequenceSettings(Declared):

@@ -21,7 +21,7 @@ from medmm.columns import Declared, ResultSpec, Value
 from medmm.encoders import MOST_EVENTS
 from medmm.errors import BundleError, ConfigError, DataError, FittingError
 from medmm.modalities.fields import Column, Number
-from medmm.modalities.sequences import SequenceSettings
+from medmm.modalities.sequences import SequenceSettings, WarmStarted
 from medmm.modality import Declaration, Modality
 from medmm.sample import Player, Source, TimedSeries
 
@@ -42,7 +42,7 @@ class SeriesSettings(Declared):
     encoder: SequenceSettings = SequenceSettings()
 
 
-class Series(Modality):
+class Series(WarmStarted, Modality):
     """The results declared with ``series: true``, one by one.
 
     Raises:
@@ -181,12 +181,6 @@ class Series(Modality):
             heads=block.heads,
             dropout=block.dropout,
         )
-
-    @property
-    def frozen(self) -> bool:
-        """Whether the recipe wants the encoder as the pretrained weights left it."""
-        wanted = self.settings.encoder.pretrained
-        return wanted is not None and wanted.frozen
 
     def warm_start(self, encoder: nn.Module) -> None:
         """Read the weights to begin with, where the recipe names a file.

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from medmm.columns import Declared, ImageSpec
 from medmm.errors import ConfigError, DicomRefusal
 from medmm.modalities.resample import axis_taps, resample
-from medmm.modalities.sequences import Pretrained
+from medmm.modalities.sequences import Pretrained, WarmStarted
 from medmm.modality import Declaration, Modality
 from medmm.sample import Player, SeriesSource, Source
 
@@ -101,7 +101,7 @@ class WaveformSettings(Declared):
         return round(self.seconds * self.sampling_hz)
 
 
-class Waveform(Modality):
+class Waveform(WarmStarted, Modality):
     """One DICOM waveform; the cohort chooses it as it chooses a series of images.
 
     ``transform`` gives float32 ``[channel, sample]``, in millivolts or in robust standard deviations.
@@ -244,12 +244,6 @@ class Waveform(Modality):
             channels=block.channels,
             dropout=block.dropout,
         )
-
-    @property
-    def frozen(self) -> bool:
-        """Whether the recipe wants the encoder as the pretrained weights left it."""
-        wanted = self.settings.encoder.pretrained
-        return wanted is not None and wanted.frozen
 
     def warm_start(self, encoder: nn.Module) -> None:
         """Read the weights to begin with, where the recipe names a file.
