@@ -117,12 +117,9 @@ class Run:
             source = f"{self._client.get_run(self.run_id).info.artifact_uri}/{_MODEL}"
             _register_name(self._client, model_name)
             of_this_run = f"name = '{model_name}' and run_id = '{self.run_id}'"
-            earlier = self._client.search_model_versions(of_this_run)  # before it was stopped
-            made = (
-                earlier[0]
-                if earlier
-                else self._client.create_model_version(model_name, source, run_id=self.run_id)
-            )
+            made, *_ = self._client.search_model_versions(of_this_run) or [  # before it was stopped
+                self._client.create_model_version(model_name, source, run_id=self.run_id)
+            ]
             self._client.set_registered_model_alias(model_name, alias, made.version)
             return str(made.version)
 
@@ -175,8 +172,19 @@ class Run:
 
         now = int(time.time() * 1000)
         entries = [Metric(safe_name(name), float(value), now, step) for name, value, step in values]
-        for chunk in _chunks(entries, METRICS_PER_BATCH):
+        for chunk in _chunks(self._new(entries), METRICS_PER_BATCH):
             self._batch(metrics=chunk)
+
+    def _new(self, entries: Sequence[Any]) -> list[Any]:
+        """Return those whose step is not there yet: the store would keep a second value beside the first."""
+        with _explained():
+            there = self._client.get_run(self.run_id).data.metrics.keys()
+            known = {
+                (name, metric.step)
+                for name in {entry.key for entry in entries} & there
+                for metric in self._client.get_metric_history(self.run_id, name)
+            }
+        return [entry for entry in entries if (entry.key, entry.step) not in known]
 
     def _batch(self, **entities: Any) -> None:
         with _explained():

@@ -19,7 +19,7 @@ from medmm import train as story
 from medmm.bundle import verify
 from medmm.errors import ConfigError
 from medmm.running import held
-from tests.conftest import TABLES_RECIPE
+from tests.conftest import RECIPE, TABLES_RECIPE
 
 pytestmark = pytest.mark.xdist_group("small")
 
@@ -119,6 +119,10 @@ def test_a_run_stopped_after_sealing_keeps_its_bundle_and_ends(tables, monkeypat
     assert found.info.status == "FINISHED"
     assert found.data.tags["promotion"] in ("champion", "candidate")
     assert "fused.auroc" in found.data.metrics
+    for name in found.data.metrics:
+        steps = [metric.step for metric in client.get_metric_history(found.info.run_id, name)]
+        assert len(steps) == len(set(steps)), name
+    assert len(found.inputs.dataset_inputs) == 1
     assert [one.run_id for one in client.search_model_versions("name = 'small'")] == [found.info.run_id]
     assert client.get_model_version_by_alias("small", "candidate").run_id == found.info.run_id
     again = door(*asked, "--resume", run)
@@ -141,3 +145,24 @@ def test_a_run_of_another_version_is_not_gone_on_with(tables):
         story.open_run(planned, tables / "runs", run)
     (run / "run.json").write_text(json.dumps(begun))
     assert story.open_run(planned, tables / "runs", run) == run
+
+
+@pytest.mark.parametrize("search", [False, True])
+def test_a_run_goes_on_with_the_weights_it_began_with(written, tmp_path, door, search):
+    """The recipe's own file, and one that only its search may take; other bytes under the same name."""
+    encoder = "channels: [4, 8], pretrained: {file: weights.safetensors}"
+    recipe = RECIPE.replace("cohort: data", f"cohort: {written}").replace("channels: [4, 8]", encoder)
+    space = "{modalities.ct.encoder.pretrained.file: [weights.safetensors, others.safetensors]}"
+    (tmp_path / "recipe.yaml").write_text(
+        recipe + (f"search: {{trials: 2, space: {space}}}" if search else "")
+    )
+    for name in ("weights", "others"):
+        (tmp_path / f"{name}.safetensors").write_text(name)
+    planned = story.plan(tmp_path, root=written, smoke=True)
+    run = story.open_run(planned, tmp_path / "runs")
+    assert story.open_run(planned, tmp_path / "runs", run) == run
+    (tmp_path / f"{'others' if search else 'weights'}.safetensors").write_text("changed")
+    asked = ("--root", written, "--smoke", "--runs", tmp_path / "runs", "--resume", run)
+    done = door("train", tmp_path, *asked)
+    assert done.code == 4
+    assert "was of another file of pretrained weights; call it as it was begun" in " ".join(done.err.split())

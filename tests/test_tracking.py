@@ -109,6 +109,26 @@ def test_a_run_is_continued(uri: str) -> None:
     assert rows(uri, "select status from runs where run_uuid = ?", first.run_id) == [("FINISHED",)]
 
 
+def test_a_run_that_is_taken_up_logs_each_step_of_a_metric_once(uri: str) -> None:
+    """As after a kill between two batches: the first thousand values are there, the others are not."""
+    epochs = [(epoch, {"fold0/loss": 1.0 / (epoch + 1)}) for epoch in range(1200)]
+    with tracked("twice", "run", uri=uri) as first:
+        first.epochs(epochs[:1000])
+        first.final({"fused.auroc": (0.81, 0.75, 0.87)})
+    for _ in range(2):
+        with tracked("twice", "run", uri=uri, run_id=first.run_id) as again:
+            again.epochs(epochs)
+            again.final({"fused.auroc": (0.81, 0.75, 0.87), "trees.auroc": (0.7, 0.6, 0.8)})
+    found = rows(uri, "select key, step, value from metrics where run_uuid = ? order by step", first.run_id)
+    assert [(step, value) for key, step, value in found if key == "fold0/loss"] == [
+        (epoch, metrics["fold0/loss"]) for epoch, metrics in epochs
+    ]
+    names = ("fused.auroc", "trees.auroc")
+    assert sorted(key for key, _, _ in found if key != "fold0/loss") == sorted(
+        name + end for name in names for end in ("", ".low", ".high")
+    )
+
+
 def test_an_artifact_stays_in_its_run(uri: str) -> None:
     with pytest.raises(AssertionError, match="inside its run"), tracked("contained", "run", uri=uri) as run:
         run.text("../../outside", "text")
