@@ -21,6 +21,7 @@ from medmm.dicom.header import Header, read_header
 from medmm.dicom.loading import Loaded, loaded_series, without_array
 from medmm.dicom.series import group
 from medmm.errors import DicomRefusal
+from medmm.workers import bound_to_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -202,7 +203,7 @@ def _pool(count: int) -> ProcessPoolExecutor:
 def _bound(seconds: float) -> None:
     global WORK_SECONDS  # noqa: PLW0603  # the workers keep the limit of the process that started them
     WORK_SECONDS = seconds
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks, which ends this one
+    bound_to_parent()
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     limit = WORKER_BYTES if most == resource.RLIM_INFINITY else min(WORKER_BYTES, most)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

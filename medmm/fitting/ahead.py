@@ -11,9 +11,6 @@ thread is the same to the bit whoever runs beside it, and not the same as one on
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +23,7 @@ import torch
 from medmm.arrays import Ints
 from medmm.errors import FittingError
 from medmm.fitting.candidates import Problem, fit_split
+from medmm.workers import bound_to_parent
 
 POLL_SECONDS = 1.0
 """Time between two looks at what is finished."""
@@ -103,18 +101,9 @@ def _tell(problem: Problem, told: set[Path]) -> None:
 
 def _begin(sent: Problem) -> None:
     global _problem  # noqa: PLW0603  # of a worker, which fits one problem
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks, which ends this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    bound_to_parent()  # who resumes a run that was killed writes the same files
     torch.set_num_threads(1)
     _problem = sent
-
-
-def _end_with_parent() -> None:
-    """End this worker when the process that asks was killed: who resumes the run writes the same files."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _fit(split: Split) -> None:
