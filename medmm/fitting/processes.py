@@ -27,6 +27,7 @@ from lightning.fabric.plugins.environments import TorchElasticEnvironment
 from lightning.fabric.strategies import DDPStrategy
 
 from medmm.arrays import Ints
+from medmm.errors import FittingError
 
 Precision = Literal["float32", "bf16"]
 
@@ -79,8 +80,15 @@ class Processes:
         return everybody if self.count == 1 else np.array_split(everybody, self.count)[self.rank]
 
     def total(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return the sum of every process's tensor, the same bits in each; it may take the tensor's place."""
-        return tensor if self.count == 1 else _placed(self.fabric.all_reduce(tensor, reduce_op="sum"))
+        """Return the sum of every process's tensor, the same bits in each; it may take the tensor's place.
+
+        Raises:
+            FittingError: if another process has ended.
+        """
+        if self.count == 1:
+            return tensor
+        with _others_there():
+            return _placed(self.fabric.all_reduce(tensor, reduce_op="sum"))
 
     def anybody(self, said: bool) -> bool:
         """Tell whether any process said yes."""
@@ -114,11 +122,35 @@ def processes(precision: Precision = "float32") -> Processes:
     fabric = Fabric(
         accelerator="auto", strategy=strategy, devices=here, num_nodes=count() // here, precision=told
     )
-    fabric.launch()
+    with _others_there():
+        fabric.launch()
     # A thread of gloo that outlives the interpreter ends its process with SIGABRT after all is done
     # (pytorch issue 190489: 2 of 60 processes here); Fabric closes the groups of nccl alone.
     atexit.register(_parted)
     return Processes(fabric)
+
+
+@contextmanager
+def _others_there() -> Iterator[None]:
+    """Say in one line that another process is gone, which the network's library calls a reset connection.
+
+    Raises:
+        FittingError: if a call that all of them take together fails.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise FittingError(
+            "another process of this run has ended, or cannot be reached; its own last lines say why. What"
+            " is finished is kept: start all of them again with --resume"
+        ) from error
+
+
+def _met() -> None:
+    with _others_there():
+        processes().fabric.barrier()
 
 
 def _parted() -> None:
@@ -131,10 +163,10 @@ def leader_first() -> Iterator[None]:
     """Let the leader through first, and the others once it is done: they find what it left on disk."""
     together = count() > 1
     if together and not leads():
-        processes().fabric.barrier()
+        _met()
     yield
     if together and leads():
-        processes().fabric.barrier()
+        _met()
 
 
 def from_leader(text: str) -> str:

@@ -126,8 +126,9 @@ def main() -> None:
     torch.set_num_threads(1)
     loop.CHECKPOINT_SECONDS = asked.pop("checkpoint_seconds", 10.0)
     kill, spare = asked.pop("kill", None), asked.pop("spare_megabytes", None)
+    rank = str(asked.pop("kill_rank", 0))
     job = small_job(**asked)
-    if kill is not None:
+    if kill is not None and os.environ.get("RANK", "0") == rank:
         die_at(kill)
     if spare is not None:
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

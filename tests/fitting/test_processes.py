@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from medmm.fitting import checkpoint
@@ -66,18 +68,40 @@ def test_processes_part_before_they_end():
         assert (one.returncode, one.stdout.split()) == (0, ["True", "False"]), one.stderr
 
 
-def test_two_processes_with_uneven_shares_end_with_the_weights_of_one(tmp_path):
-    done = together(tmp_path / "two", ASKED)
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What two processes left."""
+    folder = tmp_path_factory.mktemp("two")
+    done = together(folder, ASKED)
     assert [one.returncode for one in done] == [0, 0], "\n".join(one.stderr for one in done)
+    return folder
+
+
+def test_two_processes_with_uneven_shares_end_with_the_weights_of_one(two, tmp_path):
     job = small_job(**ASKED)
     begun = {key: value.clone() for key, value in job.network.state_dict().items()}
     alone = fit_network(job, tmp_path / "one")
-    found = load_file(tmp_path / "two" / "weights.safetensors")
+    found = load_file(two / "weights.safetensors")
     for key, value in job.network.state_dict().items():
         assert float((value - found[key]).abs().max()) <= 1e-6, key
     assert any(float((value - begun[key]).abs().max()) > 1e-3 for key, value in found.items())
     assert alone.epochs[-1].keys() >= {"loss", "loss.ct", "select_loss", "select_loss.ct", "gain.records"}
-    stored = checkpoint.read(tmp_path / "two" / "fold0" / "fused" / "done.safetensors")
+    stored = checkpoint.read(two / "fold0" / "fused" / "done.safetensors")
     assert stored is not None
     for name, value in alone.epochs[-1].items():
         assert stored.history.epochs[-1][name] == pytest.approx(value, abs=1e-5), name
+
+
+def test_a_process_whose_fellow_is_killed_says_so_and_together_they_go_on_to_the_same_bits(two, tmp_path):
+    """The follower dies in the fourth step; the leader ends by itself, and both begin again."""
+    killed = together(tmp_path / "killed", {**ASKED, "kill": 3, "kill_rank": 1, "checkpoint_seconds": 0.0})
+    assert [one.returncode for one in killed] == [1, -signal.SIGKILL]
+    last = killed[0].stderr.strip().splitlines()[-1]
+    assert "FittingError: another process of this run has ended" in last
+    assert "start all of them again with --resume" in last
+    assert (tmp_path / "killed" / "fold0" / "fused" / "checkpoint.safetensors").exists()
+    resumed = together(tmp_path / "killed", ASKED)
+    assert [one.returncode for one in resumed] == [0, 0]
+    found = load_file(tmp_path / "killed" / "weights.safetensors")
+    for key, value in load_file(two / "weights.safetensors").items():
+        assert torch.equal(value, found[key]), key
