@@ -71,9 +71,21 @@ class Plan:
     inner: Mapping[str, Ints] = field(default_factory=dict)
 
 
+FOUND = {
+    "leak": "a leak: something among the inputs gives the outcome away",
+    "shortcut": "a shortcut: how a patient was examined tells the outcome",
+    "look": "something that a person should look at",
+}
+"""The grades of the red team's findings, in words."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a run left behind; ``lines`` say it in words."""
+    """What a run left behind; ``lines`` say it in words.
+
+    Attributes:
+        worst: grade of the red team's findings, "nothing", or None where it did not look.
+    """
 
     run: Path
     bundle: Path
@@ -82,6 +94,7 @@ class Trained:
     decision: Decision | None = None
     notice: str = ""
     routing: Routing | None = None
+    worst: str | None = None
 
     @property
     def judgement(self) -> Judgement:
@@ -268,6 +281,9 @@ def summary(trained: Trained) -> list[str]:
         lines += [judgement.shipped.sentence()] if judgement.shipped else []
     lines += [f"notice   {notice}" for notice in _flat(trained.judgements)]
     lines += choosing.said(trained.decision, trained.notice, trained.routing)
+    if trained.worst in FOUND:
+        pages = trained.run / "red-team*.html"
+        lines.append(f"red team {FOUND[trained.worst]}; read {pages} before you believe a figure above")
     lines.append(f"report   {trained.run / 'training.html'}")
     lines += [f"bundle   {trained.bundle}", f"sha256   {trained.sha256}"]
     return lines

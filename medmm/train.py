@@ -165,7 +165,7 @@ def train(
             choosing.register(tracked, run / "bundle", planned.recipe.name, choice.decision)
     running.finish(run, sha256)
     told = (choice.decision, planned.notice, choice.routing)
-    return Trained(run, run / "bundle", sha256, choice.judgements, *told)
+    return Trained(run, run / "bundle", sha256, choice.judgements, *told, worst)
 
 
 @contextmanager
@@ -178,8 +178,7 @@ def _at_work(planned: Plan, run: Path, jobs: int | None, cluster: str | None) ->
 
 def _red_team(planned: Plan, run: Path, tracked: tracking.Run) -> str | None:
     """Look for leaks and shortcuts; return the worst grade of what was found."""
-    binary = [name for name in planned.recipe.asked if planned.spec.outcomes[name].kind == "binary"]
-    return record(tracked, planned.cohort, run, planned.root, binary, planned.splits)
+    return record(tracked, planned.cohort, run, planned.root, planned.recipe.asked, planned.splits)
 
 
 def _sealed(

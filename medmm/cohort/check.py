@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medmm.catalogue import agreement
 from medmm.cohort.archive import Candidate
 from medmm.cohort.disclosure import told
 from medmm.cohort.flow import Account, Flow
 from medmm.cohort.link import Cohort
-from medmm.cohort.outcomes import counted
+from medmm.cohort.outcomes import counted, halved
 from medmm.columns import FieldSpec, ResultSpec, Status, Value
 from medmm.sample import Absence, Source
 from medmm.sources.tables import SUFFIXES
@@ -281,15 +283,18 @@ def _value_warnings(cohort: Cohort, name: str, values: Sequence[Value]) -> Itera
         yield f"{name}: everybody has the same value; it tells nothing"
     if known and isinstance(known[0], str) and distinct > MIN_PATIENTS and distinct > len(known) / 2:
         yield f"{name}: nearly every patient has a category of their own; is it an id or free text?"
-    for outcome in [key for key, spec in cohort.spec.outcomes.items() if spec.kind == "binary"]:
+    for outcome, spec in cohort.spec.outcomes.items():
+        targets = np.array([patient.targets.get(outcome, np.nan) for patient in cohort.patients])
+        labels, asked = halved(spec, targets)
         labelled = [
-            (value.value, patient.targets[outcome])
-            for value, patient in zip(values, cohort.patients, strict=True)
-            if isinstance(value.value, float) and outcome in patient.targets
+            (value.value, label)
+            for value, label in zip(values, labels.tolist(), strict=True)
+            if isinstance(value.value, float) and not np.isnan(label)
         ]
         area = _auroc(labelled)
         if area >= LEAK_AUROC:
-            yield f"{name}: alone it ranks {outcome} with an AUROC of {area:.2f}; was it known in time?"
+            what = f"{outcome} ({asked})" if asked else outcome
+            yield f"{name}: alone it ranks {what} with an AUROC of {area:.2f}; was it known in time?"
 
 
 def _auroc(pairs: Sequence[tuple[float, float]]) -> float:

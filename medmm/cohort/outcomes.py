@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
+from medmm.arrays import Bools, Float64
 from medmm.cohort.origin import Filter
 from medmm.cohort.values import parse_number
 from medmm.columns import Declared, Words
@@ -96,6 +98,41 @@ def counted(spec: OutcomeSpec, values: Sequence[float]) -> str:
         return f"{len(values)} labels"
     word = "positive" if spec.kind == "binary" else "events"
     return f"{sum(value > 0 for value in values)} of {len(values)} {word}"
+
+
+def halved(spec: OutcomeSpec, labels: Float64) -> tuple[Float64, str]:
+    """Return an outcome of any kind as one of yes and no, about half of each where it leaves a choice.
+
+    Classes are divided as evenly as they can be, a quantity at its median. Of a time to an event the question
+    is whether it happened within the median time; whoever was watched for less than that has no answer.
+
+    Args:
+        labels: ``[patient]``, NaN where not known.
+
+    Returns:
+        ``[patient]`` 1.0, 0.0 or NaN, and what was asked in words; "" of a binary outcome.
+    """
+    known = labels[np.isfinite(labels)]
+    if spec.kind == "binary" or not len(known):
+        return labels, ""
+
+    def told(yes: Bools) -> Float64:
+        return np.where(np.isfinite(labels), yes.astype(np.float64), np.nan)
+
+    if spec.kind == "multiclass":
+        nearest = min(range(len(spec.names)), key=lambda place: abs(float((known == place).mean()) - 0.5))
+        return told(labels == nearest), spec.names[nearest]
+    if spec.kind == "ordinal":
+        cuts = range(1, len(spec.names))
+        cut = min(cuts, key=lambda place: abs(float((known >= place).mean()) - 0.5))
+        return told(labels >= cut), f"{spec.names[cut]} or above"
+    middle = float(np.median(np.abs(known)))
+    if spec.kind == "regression":
+        middle = float(np.median(known))
+        return told(labels > middle), f"above {middle:g}{f' {spec.unit}' if spec.unit else ''}"
+    happened = (labels > 0) & (labels <= middle)
+    unwatched = (labels < 0) & (-labels < middle)
+    return np.where(unwatched, np.nan, told(happened)), f"an event within {middle:g} days"
 
 
 def groups_of(spec: OutcomeSpec) -> list[tuple[str, float | None]]:

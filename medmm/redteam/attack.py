@@ -14,6 +14,7 @@ from medmm.arrays import Bools, Ints
 from medmm.cohort.clocks import unread_clocks
 from medmm.cohort.link import Cohort, link
 from medmm.cohort.moments import iso_moment
+from medmm.cohort.outcomes import halved
 from medmm.cohort.site import index_cache, site_key
 from medmm.cohort.spec import CohortSpec
 from medmm.cohort.split import Splits, divide
@@ -41,7 +42,8 @@ class RedTeam:
         cohort: its name.
         outcome: the outcome that was predicted.
         patients: labelled patients.
-        events: of them with the outcome.
+        events: of them with the outcome; of an outcome that is not binary, with what it was asked as
+            (:func:`~medmm.cohort.outcomes.halved`), which ``notes`` says.
         looked_at: single columns and groups that were tried.
         findings: worst first.
         groups: per group of columns, how well all of it together predicts.
@@ -109,10 +111,8 @@ def attack(
         notes.append("pixels were not read; `medmm cohort check --red-team` looks for copies among images")
     splits = splits or _drawn(cohort, notes)
     clocks = unread_clocks(cohort.spec, root)
-    binary = [name for name, spec in cohort.spec.outcomes.items() if spec.kind == "binary"]
-    names = [outcome] if outcome else binary
     found = []
-    for name in names:
+    for name in [outcome] if outcome else list(cohort.spec.outcomes):
         told = _attack_one(cohort, name, tried, splits, pairs, progress)
         more = [
             *rules.clock_rule(clocks),
@@ -143,15 +143,18 @@ def _attack_one(
     pairs: Sequence[Pair],
     progress: Progress | None,
 ) -> RedTeam:
-    labelled = np.array([outcome in patient.targets for patient in cohort.patients], dtype=bool)
-    patients = [patient for patient, known in zip(cohort.patients, labelled, strict=True) if known]
-    labels = np.array([patient.targets[outcome] == 1 for patient in patients], dtype=bool)
+    known = np.array([patient.targets.get(outcome, np.nan) for patient in cohort.patients])
+    answers, asked = halved(cohort.spec.outcomes[outcome], known)
+    labelled = np.isfinite(answers)
+    patients = [patient for patient, has in zip(cohort.patients, labelled, strict=True) if has]
+    labels = answers[labelled] == 1
     events = int(labels.sum())
+    notes = (f"{outcome} was asked as: {asked}",) if asked else ()
     if min(events, len(labels) - events) < MIN_CLASS:
         note = (
             f"{events} of {len(labels)} have {outcome}: fewer than {MIN_CLASS} of either, so nothing is tried"
         )
-        return RedTeam(cohort.spec.name, outcome, len(labels), events, 0, (), {}, None, None, (note,))
+        return RedTeam(cohort.spec.name, outcome, len(labels), events, 0, (), {}, None, None, (*notes, note))
     places = [splits.of[patient.subject_id] if splits else ("", 0) for patient in patients]
     numbers = {place: number for number, place in enumerate(sorted(set(places)))}
     folds = np.array([numbers[place] for place in places], dtype=np.int64)
@@ -180,7 +183,7 @@ def _attack_one(
         groups,
         together,
         luck,
-        (),
+        notes,
     )
 
 

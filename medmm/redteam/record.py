@@ -28,7 +28,7 @@ def record(
         cohort: whose patients have their split.
         folder: of the run.
         root: folder of the data.
-        outcomes: the binary ones that are trained for; others are not tried.
+        outcomes: those that are trained for.
         splits: of the run.
 
     Returns:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medmm.cohort.check import check
 from medmm.cohort.link import link
 from medmm.evaluation.screening import family_bound, pure_level, score_interval, within_folds
 from medmm.redteam.attack import attack, open_for_attack
@@ -138,6 +139,39 @@ def test_a_planted_leak_is_named_and_the_page_is_safe(small: Any) -> None:
     assert told["findings"][0]["what"] == "records.discharge_code"
     assert any("LEAK" in line for line in lines(found))
     assert not any(f"{n:03d}" in page for n in (101, 117))  # no id
+
+
+@pytest.mark.parametrize(
+    ("outcome", "asked"),
+    [
+        ({"kind": "regression", "unit": "d"}, "above 59.5 d"),
+        ({"kind": "ordinal", "classes": [0, 1, 2]}, "1 or above"),
+        ({"kind": "multiclass", "classes": [0, 1, 2]}, "0"),
+        ({"kind": "survival", "event": "died", "positive": 1}, "an event within 60.5 days"),
+    ],
+)
+def test_a_leak_of_an_outcome_of_any_kind_is_found(small: Any, outcome: dict[str, Any], asked: str) -> None:
+    rng = np.random.default_rng(2)
+    days = rng.permutation(120)
+    head = ("patient_id", "seen_at", "age", "sex", "site", "weeks")
+    ages = rng.normal(60, 9, 120)
+    rows = [
+        (f"{n:03d}", "2024-03-01", f"{ages[n]:.1f}", "mf"[n % 2], "x", f"{(days[n] + 1) / 7:.2f}")
+        for n in range(120)
+    ]
+    small.write("records.csv", head, rows)
+    small.spec["records"]["fields"]["weeks"] = {"role": "input", "kind": "number"}
+    value = days // 40 if "classes" in outcome else days + (outcome["kind"] == "survival")
+    labels = [(f"{n:03d}", str(value[n]), str(int(days[n] % 10 > 0))) for n in range(120)]
+    small.write("labels.csv", ("patient_id", "y", "died"), labels)
+    if outcome["kind"] != "survival":
+        small.spec["never_columns"] = {"labels.csv": {"died": "not asked"}}
+    small.spec["outcomes"] = {"y": {"table": "labels.csv"} | outcome}
+    linked = open_for_attack(small.load(), small.root)
+    (found,) = attack(linked, small.root)
+    assert ("leak", "records.weeks") in [(item.grade, item.what) for item in found.findings]
+    assert f"y was asked as: {asked}" in found.notes
+    assert outcome["kind"] == "multiclass" or any("weeks" in line for line in check(linked).warnings)
 
 
 def test_a_copy_across_folds_is_a_leak(small: Any) -> None:
