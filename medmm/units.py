@@ -50,6 +50,8 @@ _ATOMS: dict[str, tuple[Fraction, dict[str, int], bool]] = {
     "[ppth]": (Fraction(1, 1000), {}, False),
     "[ppm]": (Fraction(1, 10**6), {}, False),
 }
+_MICRO = str.maketrans({"\u00b5": "u", "\u03bc": "u"})
+"""The micro sign and the Greek letter mean micro and nothing else; UCUM writes it u."""
 _TERM = re.compile(r"(?P<atom>[^0-9{}+-][^0-9{}+]*?|10[*^]|)(?P<exponent>[+-]?[0-9]+)?(?:\{[^{}]*\})?")
 _MOLAR = {"substance": -1, "mass": 1}
 
@@ -73,6 +75,8 @@ def factor(recorded: str, declared: str, *, molar_mass_g_per_mol: float | None =
         DataError: if a unit is not one that medmm knows, or the two do not measure the same thing.
 
     >>> factor("ug/L", "ng/mL")
+    1.0
+    >>> factor("µmol/L", "umol/L")
     1.0
     >>> round(factor("mmol/L", "mg/dL", molar_mass_g_per_mol=180.156), 4)
     18.0156
@@ -122,6 +126,7 @@ def _difference(source: Mapping[str, int], target: Mapping[str, int]) -> dict[st
 @lru_cache(maxsize=1024)
 def _parse(text: str) -> _Unit:
     size, dimension = Fraction(1), dict[str, int]()
+    text = text.translate(_MICRO)
     # UCUM reads left to right: in "a/b.c" the c is in the numerator again
     for operator, term in re.findall(r"(^|[./])([^./{}]*(?:\{[^{}]*\})?)", text):
         sign = -1 if operator == "/" else 1

@@ -52,10 +52,16 @@ def measured(
 
 
 def _measure(labels: Sequence[int] | None, files: Sequence[Path]) -> Seen | None:
+    from medmm.dicom.bag import load_bag
     from medmm.dicom.loading import load_files
 
     try:
         return seen(load_files(files), labels)
+    except DicomRefusal as refusal:
+        if refusal.reason != "multiple_volumes":
+            return None
+    try:  # views of one study are often one series
+        return seen(load_bag(files).images[0], labels)
     except DicomRefusal:
         return None
 

@@ -44,6 +44,8 @@ class Draft:
         """Return what a person reads at the end of `medmm init`."""
         series, matched = self.imaged
         match = f"; {self.id} = DICOM PatientID in {matched}/{series}" if series else "; no DICOM folder"
+        if not self.id:
+            match = f"; no column of a table names them{f' as {series} DICOM PatientIDs do' * bool(series)}"
         count = len(self.questions)
         need = f"{count} line{'s' if count != 1 else ''} marked ? need{'s' if count == 1 else ''} you"
         return [

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from medmm.catalogue import by_name
-from medmm.cohort.draft.profile import Column, Sheet, Survey, words_of
+from medmm.cohort.draft.profile import Column, Sheet, Survey, plain, words_of
 
 CONSEQUENCE = re.compile(
     r"post|follow|discharge|death|dead|died|surviv|mortal|vital_|icu|(^|_)los($|_)|length_of_stay|hospitali[sz]"
     r"|outcome|histolog|histopath|patholog|biops|isup|gleason|(^|_)(grade|stage|t_stage|n_stage|m_stage)|readmi|recur"
-    r"|complication|lesion|pirads|birads|diagnos|treat|therap|surg|operat|at_index|n_images|has_imag|num_images",
+    r"|complication|lesion|(pi|bi|li|ti)_?rads|diagnos|treat|therap|surg|operat|at_index|n_images|has_imag"
+    r"|num_images|(^|_)events?(_|$)|time_to|censor|follow_?up|entlass|verstorben|überleb|befund|komplikation"
+    r"|(^|_)tod(_|$)|d[ée]c[èe]s|sortie|survie|r[ée]cidive",
     re.IGNORECASE,
 )
 """Names of what is usually known, decided or counted after the moment of a prediction."""
-LABELS = re.compile(r"label|outcome|endpoint|target|truth|ground", re.IGNORECASE)
+LABELS = re.compile(r"label|outcome|endpoint|target|truth|ground|zielgr|endpunkt|issue", re.IGNORECASE)
+MISSING_WORDS = frozenset(
+    {"", "-", "--", ".", "?", "na", "n/a", "n.a.", "nan", "nd", "n.d.", "none", "null", "missing", "unknown"}
+    | {"unk", "k.a.", "ka", "unbekannt", "inconnu", "nc"}
+)
+"""Words that usually mean that a cell is empty, in lower case."""
 SITE = re.compile(r"^(center|centre|site|hospital|institution|clinic|facility)(_|$)", re.IGNORECASE)
 UNITS: Mapping[str, str] = {
     r"^age(_|$)|_age(_|$)|^age_at": "a",
@@ -30,8 +38,11 @@ UNITS: Mapping[str, str] = {
 """What a name says of its unit."""
 REWRITE = "no form of `dates` fits all cells; write them as 2024-06-01 05:43 (ISO 8601), and draft anew"
 """What to do about dates that no form fits."""
+GERMAN = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
 PROSE = 0.5
 """A column of which more than this share is sentences is free text."""
+MOST_CLASSES = 10
+"""An outcome of at most so many words has classes."""
 SOME_NUMBERS = 0.2
 """A column of numbers and words is a number when at least this share of it is."""
 
@@ -42,11 +53,6 @@ class Line:
 
     value: Any
     question: str = ""
-
-
-def plain(name: str) -> str:
-    """Return a name with an underscore for whatever is no letter or digit: "LOS (d)" is "LOS_d"."""
-    return re.sub(r"[\W_]+", "_", name).strip("_")
 
 
 def sounds_later(name: str) -> bool:
@@ -110,9 +116,22 @@ def _input(column: Column) -> Line:
     if column.is_number:
         return Line(number)
     if column.words:
-        return Line({"role": "input", "kind": "category"})
+        return _category(column)
     why = f"{column.distinct} different words"
     return Line({"role": "never", "why": why}, f"{why}: is it a category, a number, an id or free text?")
+
+
+def _category(column: Column) -> Line:
+    value = {"role": "input", "kind": "category"}
+    missing = missing_words(column)
+    if not missing:
+        return Line(value)
+    return Line(value | {"missing_codes": missing}, "do these words all mean that it is missing?")
+
+
+def missing_words(column: Column) -> list[str]:
+    """Return the words of a column that usually mean that a cell is empty."""
+    return [word for word in column.words if word.lower() in MISSING_WORDS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +184,12 @@ def _is(sheet: Sheet, found: tuple[Sheet, dict[str, str]] | None) -> bool:
 
 _RESULT_WORDS: Mapping[str, str] = {
     "code": r"^(loinc|code|test_code|item_?id|itemcode)$",
-    "name": r"^(name|test|test_name|analyte|item|parameter|label)$",
-    "value": r"^(value|result|numeric_value|valuenum|result_value)$",
-    "unit": r"^(unit|units|valueuom|uom)$",
-    "time": r"(collected|taken|drawn|charttime|sampled|observed|time|date)",
+    "name": r"^(name|test|test_name|analyte?|item|param[eè]t(er|re)|label|untersuchung|bezeichnung|examen)$",
+    "value": r"^(value|result|numeric_value|valuenum|result_value|(mess)?wert|ergebnis|valeur|r[ée]sultat)$",
+    "unit": r"^(units?|valueuom|uom|einheit|unit[ée])$",
+    "time": r"(collected|taken|drawn|charttime|sampled|observed|time|date|datum|(ent|ab)nahme|pr[ée]l[eè]v)",
     "day": r"^(days?_|day$|offset_?days|rel_?day)",
-    "available_at": r"(available|resulted|reported|storetime|issued|validated)",
+    "available_at": r"(available|resulted|reported|storetime|issued|validated|freigabe|valid[ée]|rendu)",
     "status": r"^(status|result_status)$",
 }
 
@@ -197,25 +216,52 @@ def note_columns(sheet: Sheet) -> dict[str, str] | None:
 
 
 def slug(text: str) -> str:
-    """Return a text as a name that a specification accepts: letters, digits and underscores."""
-    words = re.sub(r"\[.*?\]|\(.*?\)", " ", text)
+    """Return a text as a name that a specification accepts: letters, digits and underscores.
+
+    >>> slug("Größe (cm)"), slug("Stéatose")
+    ('Groesse', 'Steatose')
+    """
+    words = re.sub(r"\[.*?\]|\(.*?\)", " ", text).translate(GERMAN)
+    words = unicodedata.normalize("NFKD", words).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9]+", "_", words).strip("_")[:40].strip("_")
     return name if re.match(r"[A-Za-z]", name) else f"x_{name}".rstrip("_")
 
 
 def outcomes(sheet: Sheet, survey: Survey) -> dict[str, Column]:
-    """Return the columns that could be a binary outcome."""
+    """Return the columns that could be an outcome: of two words, of some, or of many numbers."""
     return {
-        name: column for name, column in sheet.columns.items() if name != survey.id and len(column.words) == 2
+        name: column
+        for name, column in sheet.columns.items()
+        if name != survey.id and outcome_of(column) is not None
     }
 
 
-def positive_of(column: Column) -> Any:
+def outcome_of(column: Column) -> dict[str, Any] | None:
+    """Return the kind of outcome that a column could be, with its words; None where it could be none."""
+    missing = missing_words(column) or [word for word in column.others if word.lower() in MISSING_WORDS]
+    words = [word for word in column.words if word not in missing]
+    codes = {"missing_codes": missing} if missing else {}
+    if len(words) == 2:
+        return {"kind": "binary", "positive": positive_of(words)} | codes
+    if 3 <= len(words) <= MOST_CLASSES and not column.is_date:
+        return {"kind": "multiclass", "classes": [int(w) if w.isdigit() else w for w in words]} | codes
+    numbers = column.is_number or (missing and column.numbers >= SOME_NUMBERS * column.filled)
+    return {"kind": "regression"} | codes if numbers and column.distinct > MOST_CLASSES else None
+
+
+def positive_of(words: Sequence[str]) -> Any:
     """Return the word of two that more often means that something is there."""
-    for word in column.words:
-        if word.lower() in ("1", "1.0", "yes", "true", "positive", "y", "t", "malignant"):
+    for word in words:
+        if word.lower() in ("1", "1.0", "yes", "true", "positive", "y", "t", "malignant", "ja", "oui"):
             return int(word) if word.isdigit() else word
-    return column.words[-1]
+    return words[-1]
+
+
+def perhaps(parts: Parts) -> str:
+    """Return columns of the records whose names sound like an outcome, for a question."""
+    columns = parts.records.columns.values() if parts.records else ()
+    found = [repr(column.name) for column in columns if sounds_later(column.name) and column.distinct > 1]
+    return f"; perhaps {', '.join(found[:4])} of {parts.records.name}" if found and parts.records else ""
 
 
 def clock(records: Sheet | None, survey: Survey) -> tuple[str, int, int] | None:

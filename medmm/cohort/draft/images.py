@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from medmm.cohort.draft.guess import Line, slug
@@ -14,14 +15,21 @@ if TYPE_CHECKING:
     from medmm.dicom.index import SeriesEntry
 
 
+MOST_PICTURES = 16
+"""Places of a bag that are drafted at most."""
+
+
 def image_block(
     folder: Folder, modality: str, entries: Sequence[SeriesEntry], image: ImagePrint, *, dated: bool
 ) -> Line:
-    """Draft the block of one modality of one folder."""
+    """Draft the block of one modality of one folder.
+
+    Where most studies have several 2-D images, all of them are taken: views, or sides.
+    """
     value: dict[str, Any] = {"dir": folder.name, "match": "PatientID"}
     if modality:
         value["modality"] = modality
-    value["choose"] = "nearest"
+    value["choose"] = "all" if _pictures(entries, image) else "nearest"
     questions = []
     offsets = sum(entry.longitudinal_offset_days is not None for entry in entries)
     when = sum(
@@ -43,6 +51,25 @@ def image_block(
     value |= _kind(image, questions)
     value["required"] = False
     return Line(value, "; ".join(questions))
+
+
+def pictures(survey: Survey, prints: Mapping[str, ImagePrint]) -> dict[str, int]:
+    """Return how many 2-D images of one study are looked at, of the blocks whose studies have several."""
+    counts = {name: _pictures(entries, prints[name]) for name, _, _, entries in blocks(survey)}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _pictures(entries: Sequence[SeriesEntry], image: ImagePrint) -> int:
+    """Return the 2-D images that nine of ten studies have at most; 0 where the median study has one."""
+    if image.aspect is None or image.kind != "intensity":
+        return 0
+    studies = Counter[str]()
+    for entry in entries:
+        studies[entry.study_uid] += len(entry.files)
+    counts = sorted(studies.values())
+    if counts[len(counts) // 2] < 2:
+        return 0
+    return min(counts[9 * (len(counts) - 1) // 10], MOST_PICTURES)
 
 
 def measure_images(survey: Survey, *, progress: Progress | None = None) -> dict[str, ImagePrint]:

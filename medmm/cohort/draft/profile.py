@@ -21,6 +21,11 @@ from medmm.sources.tables import SUFFIXES, Table, open_table
 if TYPE_CHECKING:
     from medmm.dicom.index import Index, SeriesEntry
 
+ID_NAMES = (
+    r"(^|_)(patient|patienten?|subject|case|fall|person|participant|proband|sujet|dossier|mrn|pid|ipp|id)"
+    r"(_|$|id)"
+)
+"""What a column of subject ids is called."""
 RADIOGRAPHS = ("CR", "DX", "RG")
 """Modalities of the same picture: the cassette decides which."""
 FEW_WORDS = 20
@@ -160,6 +165,11 @@ class Survey:
     subjects: frozenset[str]
     imaged: tuple[int, int]
     unreadable: Mapping[str, str]
+
+
+def plain(name: str) -> str:
+    """Return a name with an underscore for whatever is no letter or digit: "LOS (d)" is "LOS_d"."""
+    return re.sub(r"[\W_]+", "_", name).strip("_")
 
 
 def survey(root: Path, *, progress: Callable[[int, int], None] | None = None) -> Survey:
@@ -303,14 +313,14 @@ def _subjects(
     best: tuple[tuple[int, int, int], str, set[str]] = ((0, 0, 0), "", set())
     for sheet in sheets:
         for column in sheet.columns.values():
-            named = bool(
-                re.search(
-                    r"(^|_)(patient|subject|case|person|participant|mrn|pid|id)(_|$|id)", column.name, re.I
-                )
-            )
-            if column.filled < column.rows or not (named or tables[column.name] > 1) or column.is_date:
+            named = re.search(ID_NAMES, plain(column.name), re.IGNORECASE) is not None
+            known = named or tables[column.name] > 1
+            likely = known or 2 * column.distinct > len(patient_ids) > 0
+            if column.filled < column.rows or not likely or column.is_date:
                 continue
             words = _distinct(engine, root, sheet.name, column.name)
+            if not known and 2 * len(words & patient_ids) <= len(patient_ids):
+                continue  # a number may be somebody's PatientID by chance
             score = (len(words & patient_ids), tables[column.name] + named, len(words))
             if score > best[0]:
                 best = (score, column.name, words)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from medmm.cohort.draft import guess
 from medmm.cohort.draft.guess import Parts
+from medmm.cohort.draft.images import pictures
 from medmm.cohort.draft.lines import Lines, flow, line_of
 from medmm.cohort.draft.profile import Column, Sheet, Survey, words_of
 from medmm.cohort.fingerprint import rarer
@@ -29,7 +30,7 @@ def recipe_text(
         (sheet, column) for sheet in parts.labels for column in guess.outcomes(sheet, survey).values()
     ]
     plan = propose(_fingerprint(survey, parts, prints, candidates))
-    modalities = list(_modalities(parts, prints, plan))
+    modalities = list(_modalities(parts, prints, plan, pictures(survey, prints)))
     question = "the one you predict, as in cohort.yaml" if len(candidates) != 1 else ""
     outcome = guess.slug(candidates[0][1].name) if candidates else "outcome"
     lines = [
@@ -50,10 +51,15 @@ def recipe_text(
     return "\n".join(lines) + "\n"
 
 
-def _modalities(parts: Parts, prints: Mapping[str, ImagePrint], plan: Plan) -> Lines:
+def _modalities(
+    parts: Parts, prints: Mapping[str, ImagePrint], plan: Plan, several: Mapping[str, int]
+) -> Lines:
     for name in prints:
         yield f"  {name}:"
-        yield line_of(2, "kind", "image")
+        count = several.get(name)
+        yield line_of(2, "kind", "bag" if count else "image")
+        if count:
+            yield line_of(2, "images", count, reason="pictures of one study, as most patients have or more")
         for key, one in plan.under(f"modalities.{name}").items():
             yield line_of(2, key, one.value, reason=one.reason)
     if parts.records is not None:
@@ -76,8 +82,10 @@ def _fingerprint(
     if candidates:
         sheet, column = candidates[0]
         counts = dict(words_of(survey.root, sheet.name, [column.name]))
-        labels = [float(place) for place, word in enumerate(column.words) for _ in range(counts[(word,)])]
-        events = events_told(rarer("binary", labels))
+        kind = guess.outcome_of(column) or {}
+        words = [word for word in column.words if word not in kind.get("missing_codes", ())]
+        labels = [float(place) for place, word in enumerate(words) for _ in range(counts[(word,)])]
+        events = events_told(rarer(kind.get("kind", "binary"), labels))
     tables = {}
     if parts.records is not None:
         inputs = [c for c in parts.records.columns.values() if guess.field(c).value.get("role") == "input"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,20 @@ from medmm.errors import DataError
 from medmm.planning.fingerprint import ImagePrint
 from medmm.units import check_unit, factor
 
+SPELT: Mapping[str, str] = {
+    "G/L": "10*9/L",
+    "Gpt/L": "10*9/L",
+    "T/L": "10*12/L",
+    "Tpt/L": "10*12/L",
+    "K/uL": "10*3/uL",
+    "Tsd/uL": "10*3/uL",
+    "M/uL": "10*6/uL",
+    "IU/L": "[iU]/L",
+    "UI/L": "[iU]/L",
+    "mIU/L": "m[iU]/L",
+    "mUI/L": "m[iU]/L",
+}
+"""Spellings that are no UCUM, and what they usually mean; a person says whether they do."""
 LOG = {"scale": "log"}
 """What is drafted for numbers that range over magnitudes."""
 
@@ -92,15 +107,18 @@ def _unread(sheet: Sheet | None) -> str:
 def _outcomes(survey: Survey, parts: Parts) -> Lines:
     found = [(sheet, column) for sheet in parts.labels for column in guess.outcomes(sheet, survey).values()]
     if not found:
-        yield "outcomes: {} # ? which column of which table is the outcome, and which word is positive?"
+        question = "which column of which table is the outcome, and which word is positive?"
+        yield line_of(0, "outcomes", {}, f"{question}{guess.perhaps(parts)} (other kinds: docs/outcomes.md)")
         yield ""
         return
     yield "outcomes:"
     for sheet, column in found:
-        positive = guess.positive_of(column)
-        value = {"table": sheet.name, "kind": "binary", "positive": positive}
-        value |= _column_key(column.name)
-        yield line_of(1, guess.slug(column.name), value, "is this what you predict?")
+        kind = guess.outcome_of(column) or {}
+        value = {"table": sheet.name} | kind | _column_key(column.name)
+        question = "is this what you predict?"
+        if kind.get("kind") == "multiclass":
+            question += " if its classes have an order, `ordinal`, from low to high"
+        yield line_of(1, guess.slug(column.name), value, question)
     yield ""
 
 
@@ -141,6 +159,10 @@ def _biomarkers(survey: Survey, parts: Parts, *, dated: bool) -> Lines:
             f"{missing} of {sheet.rows} results have no date; if known in time, {{assume_known: why}}"
         )
         yield line_of(1, "undated", "refuse", question)
+    found = _results(survey, sheet, columns)
+    spelt = {unit: meant for units in found.values() for unit in sorted(units) if (meant := _spelt(unit))}
+    if spelt:
+        yield line_of(1, "units", spelt, "is this what the laboratory means by these units?")
     yield "  results:"
     named: set[str] = set()
     skewed = skewed_results(
@@ -150,10 +172,13 @@ def _biomarkers(survey: Survey, parts: Parts, *, dated: bool) -> Lines:
         called=[columns[part] for part in ("code", "name") if part in columns],
         unit=columns.get("unit"),
     )
-    for (code, name), units in _results(survey, sheet, columns).items():
+    for (code, name), units in found.items():
         key = _unused(guess.slug(name or code).lower(), named)
-        line = _result(code, name, units)
-        logs = line.value["role"] == "input" and (code or name, line.value.get("unit", "")) in skewed
+        line = _result(code, name, [spelt.get(unit, unit) for unit in units])
+        first = next((unit for unit in units if unit), "")
+        logs = (
+            line.value["role"] == "input" and (code or name, first if "unit" in line.value else "") in skewed
+        )
         yield _drafted(2, key, replace(line, value=line.value | LOG) if logs else line)
     yield ""
 
@@ -175,7 +200,11 @@ def _results(
     return found
 
 
-def _result(code: str, name: str, units: Mapping[str, int]) -> Line:
+def _spelt(unit: str) -> str | None:
+    return SPELT.get(re.sub("l$", "L", re.sub("[\u00b5\u03bc]", "u", unit)))
+
+
+def _result(code: str, name: str, units: Sequence[str]) -> Line:
     value: dict[str, Any] = {"role": "input"} | ({"code": code} if code else {"name": name})
     stated = [unit for unit in units if unit]
     label = {"label": name} if code and name else {}
@@ -276,12 +305,17 @@ def _decimals(parts: Parts) -> Lines:
     """The tables with a decimal comma, of those that are read for numbers."""
     numbers = parts.records and any(_is_number(column) for column in parts.records.columns.values())
     read = [parts.records if numbers else None, parts.results[0] if parts.results else None]
+    read += [sheet for sheet in parts.labels if any(_is_quantity(c) for c in sheet.columns.values())]
     commas = [sheet for sheet in read if sheet is not None and sheet.decimal_comma]
     pointed = [f"{flow(column)} of {sheet.name}" for sheet in commas for column in sheet.pointed]
     question = f"{', '.join(pointed)}: some numbers have a point all the same" if pointed else ""
     if commas:
         yield line_of(0, "decimal_comma", [sheet.name for sheet in commas], question)
         yield ""
+
+
+def _is_quantity(column: Column) -> bool:
+    return (guess.outcome_of(column) or {}).get("kind") == "regression"
 
 
 def _is_number(column: Column) -> bool:
@@ -335,7 +369,12 @@ def _unmapped(column: Column) -> Line:
 
 
 def _splits(survey: Survey, parts: Parts) -> Lines:
-    outcome = [guess.slug(c) for sheet in parts.labels for c in guess.outcomes(sheet, survey)][:1]
+    outcome = [
+        guess.slug(name)
+        for sheet in parts.labels
+        for name, column in guess.outcomes(sheet, survey).items()
+        if (guess.outcome_of(column) or {}).get("kind") != "regression"
+    ][:1]
     question = "" if outcome else "name the outcome in `stratify` too, so that every fold has its share"
     found = outcome + [name for name, *_ in blocks(survey)]
     yield line_of(0, "splits", {"by": "patient", "stratify": found, "folds": 5, "seed": 0}, question)
