@@ -39,6 +39,7 @@ from medmm.fitting.assemble import assemble
 from medmm.fitting.inputs import Inputs, Prepared
 from medmm.fitting.job import Job
 from medmm.fitting.loop import Fit, fit_network, predict
+from medmm.fitting.memory import pages_kept
 from medmm.fitting.processes import Precision, processes
 from medmm.network.fusion import Stack, fusion
 from medmm.network.network import Network, unimodal
@@ -91,7 +92,7 @@ def main() -> None:
 
 def _speed(case: Case) -> bool:
     """Measure one network in turns and say whether the claims hold."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pages_kept():  # the limit has them too
         job = _job(case, Path(folder))
         runs: dict[str, Callable[[], None]] = {
             "limit": _resident(job, last=False),

@@ -95,7 +95,7 @@ class Inputs:
             rows = entry.row_of[patients]
             present[:, place] = known = rows >= 0
             # torch widens float16 several times as fast as numpy does.
-            stored = torch.from_numpy(np.asarray(entry.array[rows[known]])).float()
+            stored = torch.from_numpy(np.asarray(entry.array)[rows[known]]).float()
             if not known.all():
                 values = torch.zeros(len(patients), *stored.shape[1:])
                 values[torch.from_numpy(known)] = stored

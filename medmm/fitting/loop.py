@@ -25,7 +25,7 @@ from medmm.fitting.frozen import lightened, still
 from medmm.fitting.halved import halve, restore
 from medmm.fitting.job import Augment, Job
 from medmm.fitting.losses import Objective
-from medmm.fitting.memory import in_batches
+from medmm.fitting.memory import in_batches, pages_kept
 from medmm.fitting.own_losses import OwnLosses
 from medmm.fitting.predicting import BATCH, batch, predict, withheld
 from medmm.fitting.processes import Processes, leads, processes
@@ -68,7 +68,7 @@ def fit_network(job: Job, work: Path, *, on_epoch: OnEpoch | None = None) -> His
         job.network.load_state_dict(finished.tensors)
         return finished.history
     place.mkdir(parents=True, exist_ok=True)
-    with lightened(job, work, ours.device) as lighter:
+    with pages_kept(), lightened(job, work, ours.device) as lighter:
         history = Fit(lighter, place, ours).run(on_epoch)
     restore(job.network)
     job.network.cpu()  # fusions, gate and export join it with tensors of the CPU
@@ -103,8 +103,10 @@ class Fit:
         half = job.settings.precision == "bf16" and ours.device.type == "cpu"
         if half:
             halve(self.fitted)
-        # the fused step rounds otherwise, so that float32 keeps the plain one and its bits
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=job.settings.weight_decay, fused=half or None)
+        # the fused step rounds otherwise than the plain one, whose bits those over all weights at once have
+        self.optimizer = torch.optim.AdamW(
+            groups, weight_decay=job.settings.weight_decay, fused=half, foreach=not half
+        )
         self.average = _average(job)
         self.judged = cast(Network, self.average.module) if self.average else job.network
         self.history = History(early_stopping=bool(len(job.select)))

@@ -21,7 +21,7 @@ from medmm.errors import FittingError
 from medmm.fitting import checkpoint
 from medmm.fitting.checkpoint import Begun, History
 from medmm.fitting.loop import CHECKPOINT, CHECKPOINT_SECONDS, WARMUP_SHARE, OnEpoch
-from medmm.fitting.memory import refused
+from medmm.fitting.memory import pages_kept, refused
 from medmm.fitting.pretraining.learners import FEWEST, Learner
 from medmm.fitting.pretraining.pool import Pool
 from medmm.fitting.processes import leader_first, leads, processes
@@ -70,7 +70,8 @@ def pretrain(lesson: Lesson, work: Path, *, on_epoch: OnEpoch | None = None) -> 
         if stored is None:
             place.mkdir(parents=True, exist_ok=True)
             run = _Run(lesson, place)
-            history = run.run(on_epoch)
+            with pages_kept():
+                history = run.run(on_epoch)
             checkpoint.write(place / DONE, checkpoint.labelled(run.weights()), history)
             (place / CHECKPOINT).unlink(missing_ok=True)
             stored = checkpoint.read(place / DONE)
