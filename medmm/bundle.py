@@ -101,7 +101,7 @@ class Description(Declared):
             earlier one.
     """
 
-    schema_version: Literal[6] = 6
+    schema_version: Literal[7] = 7
     medmm_version: str
     created: str
     name: str

@@ -196,10 +196,29 @@ class MaskSpec(Declared):
         return self
 
 
+VolumeElement = Literal[
+    "StackID",
+    "EchoNumbers",
+    "EchoTime",
+    "DiffusionBValue",
+    "ConvolutionKernel",
+    "TemporalPosition",
+    "InversionTime",
+    "FlipAngle",
+    "AcquisitionNumber",
+    "TriggerTime",
+    "FrameReferenceTime",
+    "ImageType",
+]
+"""Elements that tell the volumes of one series apart, by their keywords."""
+
+
 class ImageSpec(Declared):
     """One image block: which series of a patient is taken, and what its numbers mean.
 
     Attributes:
+        volume: of a series of several volumes (b-values, echoes, phases), the one whose elements have these
+            values: a number, [low, high], or a word.
         choose: of the eligible series known in time, ``nearest`` or ``last`` takes the latest, ``first`` the
             earliest, ``largest`` the one of most pixels, ``all`` every one (a bag of 2-D images).
         mask: which mask goes with the chosen series; the recipe says what it is for.
@@ -214,6 +233,7 @@ class ImageSpec(Declared):
     description: str | None = None
     orientation: Literal["axial", "coronal", "sagittal"] | None = None
     thickness_mm: Range | None = None
+    volume: dict[VolumeElement, float | Range | str] = Field(default_factory=dict)
     choose: Literal["nearest", "first", "last", "largest", "all"] = "nearest"
     time: Literal["dates", "longitudinal_offset"] = "dates"
     undated: Literal["refuse"] | AssumeKnown = "refuse"
@@ -233,6 +253,8 @@ class ImageSpec(Declared):
             raise ValueError(
                 "a `mask` goes with one series of intensities, not with a label_map or `choose: all`"
             )
+        if self.volume and self.choose == "all":
+            raise ValueError("`volume` names one volume of one series, and `choose: all` takes every series")
         unknown = sorted(set(self.label_names) - set(self.labels))
         if unknown:
             raise ValueError(f"`label_names` names {unknown}, which `labels` does not list")

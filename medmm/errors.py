@@ -117,6 +117,7 @@ REASONS = frozenset(
         "not_dicom",
         "no_dicom",
         "no_mask",
+        "no_volume",
         "unsupported_sop",
         "unsupported_transfer_syntax",
         "unsupported_photometric",
@@ -137,4 +138,5 @@ REASONS = frozenset(
     }
 )
 """The reasons for which a DICOM file or series is refused; one vocabulary for every door. `no_mask` is a
-recipe's: it wants the mask of a series on which none was drawn in time."""
+recipe's: it wants the mask of a series on which none was drawn in time. `no_volume` is a cohort's: it names
+values that no volume of the series has."""

@@ -41,7 +41,7 @@ FIELD_CONTRACT = ("kind", "unit", "levels", "summary", "window_days", "scale")
 So must its code, where both declare one: a site that finds a result by name is believed.
 """
 
-IMAGE_CONTRACT = ("kind", "labels", "mask")
+IMAGE_CONTRACT = ("kind", "labels", "mask", "volume")
 NOTES_CONTRACT = ("take", "window_days")
 
 

@@ -189,7 +189,7 @@ def test_a_submodel_that_takes_an_encoder_from_nowhere_is_refused(bundle, explai
     odd = replace(bundle, description=bundle.description.model_copy(update={"submodels": (first, strange)}))
     with pytest.raises(BundleError, match="which is none"):
         Scorer(odd, {})
-    assert json.loads((bundle.folder / "bundle.json").read_text())["schema_version"] == 6
+    assert json.loads((bundle.folder / "bundle.json").read_text())["schema_version"] == 7
 
 
 def test_the_training_patients_are_judged_by_what_ships_and_the_pages_say_so(routed, bundle, door, tmp_path):

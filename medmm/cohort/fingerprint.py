@@ -17,6 +17,7 @@ from medmm.sample import Patient, SeriesSource
 
 if TYPE_CHECKING:  # a worker that measures opens no table
     from medmm.cohort.link import Cohort
+    from medmm.dicom.wanted import Wanted
 
 MOST_MEASURED = 24
 """Series of a block whose voxels are looked at; of the rest, their grids."""
@@ -30,6 +31,7 @@ def measured(
     series: Sequence[Sequence[Path]],
     *,
     labels: Sequence[int] | None = None,
+    volume: Wanted | None = None,
     progress: Progress | None = None,
 ) -> list[Seen]:
     """Measure at most :data:`MOST_MEASURED` of some series, spread evenly, without those that do not load.
@@ -37,6 +39,7 @@ def measured(
     Args:
         series: the files of each.
         labels: of a declared label map, () of declared intensities; None to tell by the values.
+        volume: which one is meant of a series of several (:func:`medmm.dicom.load_files`).
         progress: called with (done, total).
     """
     from medmm.dicom.parallel import each_bounded
@@ -44,19 +47,19 @@ def measured(
     count = min(len(series), MOST_MEASURED)
     chosen = [series[index * len(series) // count] for index in range(count)]
     found = []
-    for done, one in enumerate(each_bounded(partial(_measure, labels), chosen, lost=_nothing), 1):
+    for done, one in enumerate(each_bounded(partial(_measure, labels, volume), chosen, lost=_nothing), 1):
         found.append(one)
         if progress:
             progress(done, count)
     return [one for one in found if one is not None]
 
 
-def _measure(labels: Sequence[int] | None, files: Sequence[Path]) -> Seen | None:
+def _measure(labels: Sequence[int] | None, volume: Wanted | None, files: Sequence[Path]) -> Seen | None:
     from medmm.dicom.bag import load_bag
     from medmm.dicom.loading import load_files
 
     try:
-        return seen(load_files(files), labels)
+        return seen(load_files(files, volume=volume), labels)
     except DicomRefusal as refusal:
         if refusal.reason != "multiple_volumes":
             return None
@@ -96,7 +99,7 @@ def fingerprint(
             assert isinstance(declared, ImageSpec)
             files = [source.files for source in sources if isinstance(source, SeriesSource)]
             bar = partial(progress, f"measuring {name}") if progress else None
-            found = measured(files, labels=declared.labels, progress=bar)
+            found = measured(files, labels=declared.labels, volume=declared.volume, progress=bar)
             images[name] = image_print(
                 found, patients=len(grids[name]), labels=declared.labels, grids=grids[name]
             )

@@ -14,6 +14,7 @@ from medmm.dicom.header import Header, kind_of, read_header
 from medmm.dicom.regrid import RESAMPLED
 from medmm.dicom.series import Plan, SeriesPlan, group, plan_series
 from medmm.dicom.volume import Volume, realise
+from medmm.dicom.wanted import Wanted, one_volume
 from medmm.dicom.waveform import Waveform, read_waveform
 from medmm.errors import DicomRefusal
 
@@ -80,12 +81,14 @@ def load(path: str | Path, *, resample: bool = False) -> Volume | Waveform:
     return _only(next(iter(groups.values())), aside, resample=resample)
 
 
-def load_files(paths: Sequence[Path], *, resample: bool = False) -> Volume:
+def load_files(paths: Sequence[Path], *, resample: bool = False, volume: Wanted | None = None) -> Volume:
     """Load the volume or image made of the files of one chosen series.
 
     Args:
         paths: the files.
         resample: see :func:`load`.
+        volume: of a series of several volumes, the values that tell which one is meant
+            (``{"DiffusionBValue": 1000}``); a series of one volume must have them too.
 
     Raises:
         DicomRefusal: when they do not make exactly one, or it must not be used.
@@ -95,7 +98,7 @@ def load_files(paths: Sequence[Path], *, resample: bool = False) -> Volume:
     groups = group(read_header(Path(path)) for path in paths)
     if len(groups) > 1:
         raise DicomRefusal("multiple_series", f"the files belong to {len(groups)} series")
-    content = _only(next(iter(groups.values())), [], resample=resample)
+    content = _only(next(iter(groups.values())), [], resample=resample, wanted=volume)
     if not isinstance(content, Volume):
         raise DicomRefusal("unsupported_sop", "the files hold a waveform, not an image")
     return content
@@ -141,16 +144,20 @@ def files_under(path: Path) -> list[Path]:
     return sorted(file for file in found if file.is_file())
 
 
-def _only(members: list[Header], aside: list[tuple[Path, str]], *, resample: bool) -> Volume | Waveform:
+def _only(
+    members: list[Header],
+    aside: list[tuple[Path, str]],
+    *,
+    resample: bool,
+    wanted: Wanted | None = None,
+) -> Volume | Waveform:
     series = plan_series(members)
     series.set_aside.extend(aside)
     if not series.plans:
         reasons = {reason for _, reason in series.set_aside}
         reason = "unsupported_sop" if "unsupported_sop" in reasons else "no_pixel_data"
         raise DicomRefusal(reason, "nothing is left to load")
-    if len(series.plans) > 1:
-        raise DicomRefusal("multiple_volumes", f"{len(series.plans)} volumes or images in one series")
-    return realised(series.plans[0], members, series, resample=resample)
+    return realised(one_volume(series.plans, wanted), members, series, resample=resample)
 
 
 def loaded_series(members: list[Header], *, resample: bool = False) -> Iterator[Loaded]:

@@ -21,6 +21,7 @@ from medmm.fitting.inputs import Prepared, prepare_images
 from medmm.fitting.loop import OnEpoch
 from medmm.fitting.pretraining import bundle as pretrained
 from medmm.fitting.pretraining.pool import Unlabelled
+from medmm.fitting.refusals import refused_series
 from medmm.modality import Declaration, Modality
 from medmm.outcome import Task, check_labels, intervals
 from medmm.recipe import Recipe, varied
@@ -116,7 +117,8 @@ def assemble(
             if name in images
             else [_reason(patient.sources[name]) for patient in patients]
         )
-        _anybody(name, found)
+        told = refused_series(modalities[name], images[name]) if name in images else ""
+        _anybody(name, found, told)
     others = _unlabelled(recipe, cohort, patients)
     return Problem(
         recipe=recipe,
@@ -212,10 +214,10 @@ def _reason(source: Source) -> str:
     return source.reason if isinstance(source, Absence) else ""
 
 
-def _anybody(name: str, absent: Sequence[str]) -> None:
+def _anybody(name: str, absent: Sequence[str], told: str) -> None:
     if all(absent):
         reasons = sorted(set(absent))
         raise FittingError(
             f"{name} is absent for all {len(absent)} training patients ({', '.join(reasons)}); "
-            "look at `medmm cohort check`, or leave it out of the recipe"
+            "look at `medmm cohort check`, or leave it out of the recipe" + (f". {told}" if told else "")
         )

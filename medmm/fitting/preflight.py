@@ -11,6 +11,7 @@ from medmm.errors import FittingError
 from medmm.fitting.candidates import Problem
 from medmm.fitting.inputs import Inputs
 from medmm.fitting.pretraining import beginning
+from medmm.fitting.refusals import refused_series
 from medmm.modality import Modality
 
 FEWEST = 2
@@ -32,11 +33,16 @@ def preflight(problem: Problem, folds: Ints) -> tuple[str, ...]:
     _check_classes(problem, inputs, folds)
     for modality in modalities.values():
         modality.warm_start(modality.encoder())
-    return beginning.check(problem, modalities, inputs) + tuple(
-        f"{name}: {label} is the same for every training patient, so it carries nothing"
-        for name, modality in modalities.items()
-        if name in problem.tabular
-        for label in _constant(modality, inputs, name)
+    refused = tuple(filter(None, (_refused(problem, name) for name in problem.images)))
+    return (
+        refused
+        + beginning.check(problem, modalities, inputs)
+        + tuple(
+            f"{name}: {label} is the same for every training patient, so it carries nothing"
+            for name, modality in modalities.items()
+            if name in problem.tabular
+            for label in _constant(modality, inputs, name)
+        )
     )
 
 
@@ -54,8 +60,18 @@ def _check_classes(problem: Problem, inputs: Inputs, folds: Ints) -> None:
                 raise FittingError(
                     f"{name}: without fold {fold + 1}, {smallest} of {len(held)} patients who have it are in"
                     f" the smallest class, and a network needs {FEWEST} of each. Use fewer folds, or leave"
-                    " it out"
+                    f" it out{_because(problem, name)}"
                 )
+
+
+def _refused(problem: Problem, name: str) -> str:
+    return refused_series(problem.modalities[name], problem.images[name])
+
+
+def _because(problem: Problem, name: str) -> str:
+    """Return why an image is there for fewer patients than were chosen; "" where none was refused."""
+    told = _refused(problem, name) if name in problem.images else ""
+    return f". {told}" if told else ""
 
 
 def _constant(modality: Modality, inputs: Inputs, name: str) -> Sequence[str]:

@@ -124,7 +124,8 @@ class Image(WarmStarted, Modality):
 
         if not isinstance(source, SeriesSource):
             raise DicomRefusal("no_dicom", f"modality {self.name!r} reads a series")
-        volume: Volume = load_files(source.files, resample=self.settings.resample)
+        declared = self.declaration.volume
+        volume: Volume = load_files(source.files, resample=self.settings.resample, volume=declared)
         if self.settings.intensity == "suv":
             volume = in_uptake(volume, source.files)
         if self.settings.mask and self.declaration.mask:
