@@ -72,8 +72,8 @@ class Plan:
 
 
 FOUND = {
-    "leak": "a leak: something among the inputs gives the outcome away",
-    "shortcut": "a shortcut: how a patient was examined tells the outcome",
+    "leak": "something ranks the outcome as only a leak, or a very strong predictor, does",
+    "shortcut": "how a patient was examined tells the outcome",
     "look": "something that a person should look at",
 }
 """The grades of the red team's findings, in words."""

@@ -61,10 +61,10 @@ def _measure(labels: Sequence[int] | None, volume: Wanted | None, files: Sequenc
     try:
         return seen(load_files(files, volume=volume), labels)
     except DicomRefusal as refusal:
-        if refusal.reason != "multiple_volumes":
+        if refusal.reason not in ("multiple_volumes", "multiframe_not_spatial"):
             return None
-    try:  # views of one study are often one series
-        return seen(load_bag(files).images[0], labels)
+    try:  # views of one study are often one series, and a loop is many pictures
+        return seen(load_bag(files, frames=1).images[0], labels)
     except DicomRefusal:
         return None
 

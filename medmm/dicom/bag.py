@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medmm.dicom import tags
 from medmm.dicom.certificate import Certificate
 from medmm.dicom.header import Header, read_header
 from medmm.dicom.loading import Loaded, realised, without_array
+from medmm.dicom.planes import planes_of
 from medmm.dicom.series import Plan, SeriesPlan, group, plan_series
 from medmm.dicom.volume import MAX_VOLUME_BYTES, Volume
 from medmm.errors import DicomRefusal
@@ -48,10 +49,15 @@ class Bag:
         return Certificate("", "", "used", files_used=used, modality=modality, sha256=digest)
 
 
-def load_bag(paths: Sequence[Path]) -> Bag:
+def load_bag(paths: Sequence[Path], *, frames: int = 0) -> Bag:
     """Load every 2-D image among the files of one patient, of however many studies and series.
 
     A volume is no picture: its slices are left out, as is what cannot be read.
+
+    Args:
+        paths: the files.
+        frames: of a loop (frames without a place in space), how many become images, the middles of as many
+            equal parts; all where it has no more, and with 0 the loop is left out.
 
     Raises:
         DicomRefusal: ``multiple_patients``; ``no_pixel_data`` when there is no image at all;
@@ -68,7 +74,7 @@ def load_bag(paths: Sequence[Path]) -> Bag:
         raise DicomRefusal("multiple_patients", "the images of a bag belong to several patients")
     found: list[tuple[str, str, Volume]] = []
     for members in group(headers).values():
-        _series_images(members, found, left_out)
+        _series_images(members, found, left_out, frames)
     if not found:
         raise DicomRefusal("no_pixel_data", f"none of {len(paths)} files is a 2-D image")
     found.sort(key=lambda item: item[:2])
@@ -76,7 +82,7 @@ def load_bag(paths: Sequence[Path]) -> Bag:
 
 
 def _series_images(
-    members: list[Header], found: list[tuple[str, str, Volume]], left_out: list[Loaded]
+    members: list[Header], found: list[tuple[str, str, Volume]], left_out: list[Loaded], frames: int
 ) -> None:
     """Add the images of one series, and what is left out of it."""
     try:
@@ -87,7 +93,9 @@ def _series_images(
         return
     for plan in series.plans:
         try:
-            found.append((*_when(plan.headers[0]), _image(plan, members, series)))
+            images = _loop(plan, members, series, frames) if _is_loop(plan) and frames else None
+            images = images or [_image(plan, members, series)]
+            found += [(*_when(plan.headers[0]), image) for image in images]
         except DicomRefusal as refusal:
             files = tuple(dict.fromkeys(header.path for header in plan.headers))
             left_out.append(without_array("refused", refusal.reason, files, members, detail=refusal.detail))
@@ -96,6 +104,23 @@ def _series_images(
     for reason in sorted({reason for _, reason in series.set_aside}):
         files = tuple(path for path, why in series.set_aside if why == reason)
         left_out.append(without_array("set_aside", reason, files, members))
+
+
+def _is_loop(plan: Plan) -> bool:
+    return plan.refusal is not None and plan.refusal.reason == "multiframe_not_spatial"
+
+
+def _loop(plan: Plan, members: list[Header], series: SeriesPlan, frames: int) -> list[Volume]:
+    """Return some frames of a loop, in their order, each an image; its file counts with the first of them."""
+    planes = planes_of(plan.headers[0])
+    count = min(frames, len(planes))
+    images: list[Volume] = []
+    for part in range(count):
+        place = (2 * part + 1) * len(planes) // (2 * count)
+        image = _image(Plan("image", plan.headers, (planes[place],)), members, series)
+        notes = (*image.summary.notes, f"frame {place + 1} of {len(planes)}")
+        images.append(replace(image, summary=replace(image.summary, files_used=int(part == 0), notes=notes)))
+    return images
 
 
 def _image(plan: Plan, members: list[Header], series: SeriesPlan) -> Volume:

@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 
 
 class BagSettings(ImageSettings):
-    """A bag's block of a recipe: what holds for an image, and two things more.
+    """A bag's block of a recipe: what holds for an image, and three things more.
 
     Attributes:
         images: places of the bag; of more images the last acquired are taken.
+        frames: of a loop (ultrasound, angiography), how many of its frames are images of the bag, evenly
+            spaced; with 0, loops are left out.
         attention: units of the attention that weighs the images.
     """
 
+    frames: Annotated[int, Field(ge=0, le=256)] = 0
     images: Annotated[int, Field(ge=1, le=256)] = 8
     attention: Count = 32
 
@@ -82,7 +85,7 @@ class Bag(Image):
 
         if not isinstance(source, SeriesSource):
             raise DicomRefusal("no_dicom", f"modality {self.name!r} reads series")
-        return load_bag(source.files)
+        return load_bag(source.files, frames=self.settings.frames)
 
     def transform(self, loaded: LoadedBag) -> Float32:  # type: ignore[override]
         """Return ``[n, 1, row, column]``, float32; see the class.

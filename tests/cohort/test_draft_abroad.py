@@ -58,6 +58,24 @@ def test_subjects_are_known_by_their_images_and_every_picture_of_a_study_is_take
     assert (recipe["modalities"]["mg"]["kind"], recipe["modalities"]["mg"]["images"]) == ("bag", 4)
 
 
+def test_of_loops_some_frames_are_taken(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    _table(
+        data / "patients.csv", "patient_id,seen,bmi", [f"{i},2024-03-01,2{n}.5" for n, i in enumerate(IDS)]
+    )
+    flat = {"ImagePositionPatient": None, "ImageOrientationPatient": None, "PixelSpacing": None}
+    loop = np.random.default_rng(0).integers(0, 99, (6, 32, 24)).astype(np.int16)
+    for name in IDS[:6]:
+        scanner = Scanner(data / "us" / name)
+        scanner.save(scanner.dataset(loop, PatientID=name, Modality="US", StudyDate="20240301", **flat))
+    cohort, recipe, asked = _drafted(data, tmp_path / "mine")
+    assert cohort["images"]["us"]["choose"] == "all"
+    block = recipe["modalities"]["us"]
+    assert (block["kind"], block["frames"], block["images"]) == ("bag", 4, 4)
+    assert not any("dicom inspect" in question for question in asked)
+
+
 def test_a_laboratory_s_own_words_and_units_are_understood(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

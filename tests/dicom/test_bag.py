@@ -51,6 +51,23 @@ def test_the_limit_of_a_bag_holds_inside_one_series(scanner, monkeypatch):
     assert (caught.value.reason, len(read)) == ("resource_limit", 3)
 
 
+@pytest.mark.parametrize(
+    ("frames", "taken"), [(0, []), (1, [5]), (3, [1, 5, 8]), (10, list(range(10))), (99, list(range(10)))]
+)
+def test_frames_of_a_loop_are_images_where_they_are_asked_for(scanner, frames, taken):
+    loop = np.arange(10, dtype=np.uint16)[:, None, None] * np.ones((1, 4, 5), np.uint16)
+    flat = dict.fromkeys(("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"))
+    us = {"Modality": "US", "RescaleIntercept": 0, "AcquisitionDateTime": "20240301"}
+    scanner.save(scanner.dataset(loop, **flat, **us))
+    radiograph(scanner, value=77, AcquisitionDateTime="20240401")
+    bag = load_bag(list(scanner.folder.iterdir()), frames=frames)
+    assert [int(image.array[0, 0]) for image in bag.images] == [*taken, 77]
+    assert [result.reason for result in bag.left_out] == ([] if frames else ["multiframe_not_spatial"])
+    assert bag.certificate.files_used == 1 + bool(frames)
+    told = [certificate.notes[-1] for certificate in bag.certificates[: len(taken)]]
+    assert told == [f"frame {place + 1} of 10" for place in taken]
+
+
 def test_several_images_of_one_series_and_what_is_no_image(scanner):
     series = generate_uid()
     for number in range(3):

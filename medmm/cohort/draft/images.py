@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from medmm.dicom.index import SeriesEntry
 
 
+FRAMES = 4
+"""Of a loop, frames that are drafted."""
 MOST_PICTURES = 16
 """Places of a bag that are drafted at most."""
 
@@ -53,23 +55,24 @@ def image_block(
     return Line(value, "; ".join(questions))
 
 
-def pictures(survey: Survey, prints: Mapping[str, ImagePrint]) -> dict[str, int]:
-    """Return how many 2-D images of one study are looked at, of the blocks whose studies have several."""
-    counts = {name: _pictures(entries, prints[name]) for name, _, _, entries in blocks(survey)}
-    return {name: count for name, count in counts.items() if count}
+def pictures(survey: Survey, prints: Mapping[str, ImagePrint]) -> dict[str, dict[str, int]]:
+    """Return the places of a bag, and frames of a loop, of the blocks whose studies have several pictures."""
+    found = {name: _pictures(entries, prints[name]) for name, _, _, entries in blocks(survey)}
+    return {name: places for name, places in found.items() if places}
 
 
-def _pictures(entries: Sequence[SeriesEntry], image: ImagePrint) -> int:
-    """Return the 2-D images that nine of ten studies have at most; 0 where the median study has one."""
+def _pictures(entries: Sequence[SeriesEntry], image: ImagePrint) -> dict[str, int]:
+    """Return how many 2-D images, or loops, nine of ten studies have at most; {} where one image is usual."""
     if image.aspect is None or image.kind != "intensity":
-        return 0
+        return {}
     studies = Counter[str]()
     for entry in entries:
         studies[entry.study_uid] += len(entry.files)
     counts = sorted(studies.values())
-    if counts[len(counts) // 2] < 2:
-        return 0
-    return min(counts[9 * (len(counts) - 1) // 10], MOST_PICTURES)
+    most = counts[9 * (len(counts) - 1) // 10]
+    if 2 * sum(entry.frames > len(entry.files) for entry in entries) > len(entries):
+        return {"frames": FRAMES, "images": min(FRAMES * most, MOST_PICTURES)}
+    return {"images": min(most, MOST_PICTURES)} if counts[len(counts) // 2] > 1 else {}
 
 
 def measure_images(survey: Survey, *, progress: Progress | None = None) -> dict[str, ImagePrint]:

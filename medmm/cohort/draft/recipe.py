@@ -51,15 +51,21 @@ def recipe_text(
     return "\n".join(lines) + "\n"
 
 
+_PLACES = {
+    "frames": "of each loop, evenly spaced",
+    "images": "places: nine of ten studies have no more pictures, or loops with so many frames",
+}
+
+
 def _modalities(
-    parts: Parts, prints: Mapping[str, ImagePrint], plan: Plan, several: Mapping[str, int]
+    parts: Parts, prints: Mapping[str, ImagePrint], plan: Plan, several: Mapping[str, Mapping[str, int]]
 ) -> Lines:
     for name in prints:
         yield f"  {name}:"
-        count = several.get(name)
-        yield line_of(2, "kind", "bag" if count else "image")
-        if count:
-            yield line_of(2, "images", count, reason="pictures of one study, as most patients have or more")
+        places = several.get(name, {})
+        yield line_of(2, "kind", "bag" if places else "image")
+        for key, count in places.items():
+            yield line_of(2, key, count, reason=_PLACES[key])
         for key, one in plan.under(f"modalities.{name}").items():
             yield line_of(2, key, one.value, reason=one.reason)
     if parts.records is not None:
