@@ -7,6 +7,7 @@ so that neither its text nor a patient's id is written into Ray's logs, and Ray 
 from __future__ import annotations
 
 import copy
+import io
 import os
 import signal
 import socket
@@ -271,6 +272,20 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
+class _FirstLines(io.TextIOBase):
+    """Standard output while a cluster is joined, for what Ray prints of a machine that dies.
+
+    It must not stand among results, and its first line says what happened; the log of the dead machine, of
+    which Ray shows the last lines, does not help who asked.
+    """
+
+    def write(self, text: str) -> int:
+        """Show the first line of a text on standard error."""
+        first, _, rest = text.partition("\n")
+        sys.stderr.write(first if rest else text)
+        return len(text)
+
+
 @contextmanager
 def joined(address: str | None) -> Iterator[Any]:
     """Join a cluster, or start one here, and leave it at the end.
@@ -296,8 +311,7 @@ def joined(address: str | None) -> Iterator[Any]:
         return
     knock(address)
     stop = signal.getsignal(signal.SIGTERM)
-    # What Ray prints of a machine that dies must not stand among results.
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(_FirstLines()):
         try:
             _start(ray, address)
             _keep_handler(stop)

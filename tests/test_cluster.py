@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from medmm.cluster import mapped, together
+from medmm.cluster import _FirstLines, mapped, together
 from medmm.errors import ClusterError, DataError
 from medmm.outputs.table import to_json
 from medmm.score import score
@@ -65,6 +66,15 @@ def test_an_address_that_is_none_is_said_within_seconds(address, said):
 def test_what_a_worker_does_is_what_is_done_here(machines):
     items = list(range(40))
     assert mapped(work.squared, items, lost=no_loss, address=machines.address) == [n * n for n in items]
+
+
+def test_of_what_ray_prints_the_first_line_is_shown_and_not_among_results(capsys):
+    with redirect_stdout(_FirstLines()):
+        print("(raylet) Raylet is terminated.\n    [state-dump] of the dead machine")
+        print("(raylet) The node has been marked dead")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "(raylet) Raylet is terminated.\n(raylet) The node has been marked dead\n"
 
 
 @real
