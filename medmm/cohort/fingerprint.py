@@ -44,14 +44,19 @@ def measured(
     """
     from medmm.dicom.parallel import each_bounded
 
-    count = min(len(series), MOST_MEASURED)
-    chosen = [series[index * len(series) // count] for index in range(count)]
+    chosen = spread_evenly(series)
     found = []
     for done, one in enumerate(each_bounded(partial(_measure, labels, volume), chosen, lost=_nothing), 1):
         found.append(one)
         if progress:
-            progress(done, count)
+            progress(done, len(chosen))
     return [one for one in found if one is not None]
+
+
+def spread_evenly(series: Sequence[Sequence[Path]], most: int = MOST_MEASURED) -> Sequence[Sequence[Path]]:
+    """Return at most so many of some series, from the first on at even distances."""
+    count = min(len(series), most)
+    return [series[index * len(series) // count] for index in range(count)]
 
 
 def _measure(labels: Sequence[int] | None, volume: Wanted | None, files: Sequence[Path]) -> Seen | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from medmm.columns import VolumeElement
+from medmm.dicom.header import read_header
 from medmm.dicom.planes import SPLITTING
-from medmm.dicom.series import Plan
+from medmm.dicom.series import Plan, plan_series
 from medmm.errors import DicomRefusal
 
 Wanted = Mapping[VolumeElement, float | tuple[float, float] | str]
@@ -15,7 +17,7 @@ Wanted = Mapping[VolumeElement, float | tuple[float, float] | str]
 
 SAME_NUMBER = 0.01
 """Relative difference of a number from the one that is wanted; scanners round nominal values."""
-NAMED = get_args(VolumeElement)
+NAMED: tuple[VolumeElement, ...] = get_args(VolumeElement)
 """Elements that a volume can be asked for by; others that tell volumes apart may be of one patient alone."""
 MOST_TOLD = 8
 """Values of an element that a refusal lists."""
@@ -41,6 +43,28 @@ def one_volume(plans: Sequence[Plan], wanted: Wanted | None) -> Plan:
     raise DicomRefusal(
         "multiple_volumes", f"{len(meant)} volumes or images{having} in one series{_told(meant)}"
     )
+
+
+def volumes_of(paths: Sequence[Path]) -> dict[VolumeElement, tuple[float | str, ...]]:
+    """Return what tells the volumes of a series apart, and its values in order; empty for one volume.
+
+    Args:
+        paths: the files of one series.
+    """
+    try:
+        plans = plan_series([read_header(path) for path in paths]).plans
+    except DicomRefusal:
+        return {}
+    if len(plans) < 2 or any(plan.kind != "volume" for plan in plans):
+        return {}
+    found = {name: values for name in _names(plans) if (values := _values(plans, name))}
+    return {
+        name: tuple(
+            int(v) if isinstance(v, float) and v.is_integer() else v for v in values if v not in (None, "")
+        )
+        for name, values in found.items()
+        if not any(isinstance(v, tuple) for v in values)
+    }
 
 
 def _is(plan: Plan, wanted: Wanted) -> bool:
@@ -74,14 +98,22 @@ def _number(found: Any) -> float | None:
 
 def _told(plans: Sequence[Plan]) -> str:
     """Return which elements tell the volumes apart, and their values; "" where none does."""
-    names = list(dict.fromkeys(name for plan in plans for name in plan.told_apart_by if name in NAMED))
     parts = []
-    for name in names:
-        found = {plan.planes[0].traits[SPLITTING.index(name)] for plan in plans if plan.planes}
-        values = sorted(found, key=lambda value: (_number(value) is None, _number(value) or 0.0, str(value)))
+    for name in _names(plans):
+        values = _values(plans, name)
         listed = ", ".join(_word(value) for value in values[:MOST_TOLD])
         parts.append(f"{name} ({listed}{', …' if len(values) > MOST_TOLD else ''})")
     return f", told apart by {' and '.join(parts)}" if parts else ""
+
+
+def _names(plans: Sequence[Plan]) -> list[VolumeElement]:
+    told = {name for plan in plans for name in plan.told_apart_by}
+    return [name for name in NAMED if name in told]
+
+
+def _values(plans: Sequence[Plan], name: str) -> list[Any]:
+    found = {plan.planes[0].traits[SPLITTING.index(name)] for plan in plans if plan.planes}
+    return sorted(found, key=lambda value: (_number(value) is None, _number(value) or 0.0, str(value)))
 
 
 def _word(value: Any) -> str:

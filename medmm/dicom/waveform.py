@@ -15,6 +15,9 @@ from medmm.dicom.elements import Elements
 from medmm.dicom.header import Header
 from medmm.errors import DicomRefusal
 
+WAVEFORMS = frozenset({"ECG", "HD", "EPS", "EEG", "EMG", "EOG", "RESP", "POS", "AU"})
+"""DICOM modalities whose objects are waveforms (PS3.3 C.7.3.1.1.1)."""
+
 _SAMPLE_TYPES = {
     ("SB", 8): "i1",
     ("UB", 8): "u1",

@@ -96,7 +96,14 @@ class Image(WarmStarted, Modality):
 
     def _check_meaning(self) -> None:
         """Refuse settings of intensities where the series are labels, and uptake where they are several."""
+        from medmm.dicom.waveform import WAVEFORMS
+
         name, labelled = self.name, self.declaration.kind == "label_map"
+        if self.declaration.modality in WAVEFORMS:
+            raise ConfigError(
+                f"modality {name!r} is of kind {self.kind!r} but its series are {self.declaration.modality},"
+                " which are waveforms; say `kind: waveform` in the recipe"
+            )
         if labelled and self.settings.window:
             raise ConfigError(f"modality {name!r} is a label map: its labels have no `window`; leave it out")
         if self.settings.intensity == "suv" and (labelled or self.kind != Image.kind):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from medmm.cohort.declare import QUESTION
 from medmm.cohort.draft.guess import parts, slug
-from medmm.cohort.draft.images import measure_images
+from medmm.cohort.draft.images import image_blocks
 from medmm.cohort.draft.lines import write_new
 from medmm.cohort.draft.profile import survey
 from medmm.cohort.draft.recipe import recipe_text
@@ -82,11 +82,11 @@ def draft(
             raise OutputError(f"{path} exists already; name another folder, or delete it first")
     found = survey(Path(data_dir).resolve(), progress=progress)
     known = parts(found)
-    prints = measure_images(found, progress=measuring)
-    texts = {cohort: cohort_text(found, known, prints, slug(out.resolve().name))}
+    images = image_blocks(found, progress=measuring)
+    texts = {cohort: cohort_text(found, known, images, slug(out.resolve().name))}
     if recipe is not None and pipeline is not None:
         relative = Path(os.path.relpath(out.resolve(), pipeline.resolve())).as_posix()
-        texts[recipe] = recipe_text(found, known, prints, pipeline.resolve().name, relative)
+        texts[recipe] = recipe_text(found, known, images, pipeline.resolve().name, relative)
     try:
         for path, text in texts.items():
             write_new(path, text)

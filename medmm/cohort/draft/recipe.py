@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 
 from medmm.cohort.draft import guess
 from medmm.cohort.draft.guess import Parts
-from medmm.cohort.draft.images import pictures
+from medmm.cohort.draft.images import Block
 from medmm.cohort.draft.lines import Lines, flow, line_of
 from medmm.cohort.draft.profile import Column, Sheet, Survey, words_of
 from medmm.cohort.fingerprint import rarer
-from medmm.planning.fingerprint import Fingerprint, ImagePrint, TablePrint, events_told
+from medmm.planning.fingerprint import Fingerprint, TablePrint, events_told
 from medmm.planning.machine import this_machine
 from medmm.planning.propose import Plan, propose
 
 
-def recipe_text(
-    survey: Survey, parts: Parts, prints: Mapping[str, ImagePrint], name: str, cohort: str
-) -> str:
+def recipe_text(survey: Survey, parts: Parts, images: Sequence[Block], name: str, cohort: str) -> str:
     """Return the drafted recipe.yaml.
 
     Args:
-        prints: what was measured of each image block (:func:`~medmm.cohort.draft.images.measure_images`).
+        images: of :func:`~medmm.cohort.draft.images.image_blocks`.
         name: of the pipeline.
         cohort: folder of cohort.yaml, relative to the recipe.
     """
     candidates = [
         (sheet, column) for sheet in parts.labels for column in guess.outcomes(sheet, survey).values()
     ]
-    plan = propose(_fingerprint(survey, parts, prints, candidates))
-    modalities = list(_modalities(parts, prints, plan, pictures(survey, prints)))
+    plan = propose(_fingerprint(survey, parts, images, candidates))
+    modalities = list(_modalities(parts, images, plan))
     question = "the one you predict, as in cohort.yaml" if len(candidates) != 1 else ""
     outcome = guess.slug(candidates[0][1].name) if candidates else "outcome"
     lines = [
@@ -42,7 +40,7 @@ def recipe_text(
         line_of(0, "outcome", outcome, question),
         "modalities:",
         *modalities,
-        *_fusion(len(prints) + (parts.records is not None) + (parts.results is not None)),
+        *_fusion(len(images) + (parts.records is not None) + (parts.results is not None)),
         "fitting:",
         *(line_of(1, key, one.value, reason=one.reason) for key, one in plan.under("fitting").items()),
         "final_model: fold_ensemble",
@@ -57,16 +55,19 @@ _PLACES = {
 }
 
 
-def _modalities(
-    parts: Parts, prints: Mapping[str, ImagePrint], plan: Plan, several: Mapping[str, Mapping[str, int]]
-) -> Lines:
-    for name in prints:
-        yield f"  {name}:"
-        places = several.get(name, {})
+def _modalities(parts: Parts, images: Sequence[Block], plan: Plan) -> Lines:
+    for block in images:
+        yield f"  {block.name}:"
+        if block.recordings is not None:
+            yield line_of(2, "kind", "waveform")
+            for key, value, reason in block.recordings.settings():
+                yield line_of(2, key, value, reason=reason)
+            continue
+        places = block.pictures
         yield line_of(2, "kind", "bag" if places else "image")
         for key, count in places.items():
             yield line_of(2, key, count, reason=_PLACES[key])
-        for key, one in plan.under(f"modalities.{name}").items():
+        for key, one in plan.under(f"modalities.{block.name}").items():
             yield line_of(2, key, one.value, reason=one.reason)
     if parts.records is not None:
         yield line_of(1, "records", {"kind": "records"})
@@ -81,7 +82,7 @@ def _fusion(modalities: int) -> Iterator[str]:
 
 
 def _fingerprint(
-    survey: Survey, parts: Parts, prints: Mapping[str, ImagePrint], candidates: list[tuple[Sheet, Column]]
+    survey: Survey, parts: Parts, images: Sequence[Block], candidates: list[tuple[Sheet, Column]]
 ) -> Fingerprint:
     """Return what the tables' heads and the measured series say; of an outcome, only how many have it."""
     events = None
@@ -92,6 +93,7 @@ def _fingerprint(
         words = [word for word in column.words if word not in kind.get("missing_codes", ())]
         labels = [float(place) for place, word in enumerate(words) for _ in range(counts[(word,)])]
         events = events_told(rarer(kind.get("kind", "binary"), labels))
+    prints = {block.name: block.image for block in images if block.recordings is None}
     tables = {}
     if parts.records is not None:
         inputs = [c for c in parts.records.columns.values() if guess.field(c).value.get("role") == "input"]

@@ -10,12 +10,11 @@ from typing import Any
 from medmm.catalogue import Entry, by_code, by_name
 from medmm.cohort.draft import guess
 from medmm.cohort.draft.guess import Line, Parts
-from medmm.cohort.draft.images import blocks, image_block
+from medmm.cohort.draft.images import Block, image_block
 from medmm.cohort.draft.lines import Lines, flow, line_of
 from medmm.cohort.draft.profile import Column, Sheet, Survey, words_of
 from medmm.cohort.draft.spread import skewed_columns, skewed_results
 from medmm.errors import DataError
-from medmm.planning.fingerprint import ImagePrint
 from medmm.units import check_unit, factor
 
 SPELT: Mapping[str, str] = {
@@ -36,11 +35,11 @@ LOG = {"scale": "log"}
 """What is drafted for numbers that range over magnitudes."""
 
 
-def cohort_text(survey: Survey, parts: Parts, prints: Mapping[str, ImagePrint], name: str) -> str:
+def cohort_text(survey: Survey, parts: Parts, images: Sequence[Block], name: str) -> str:
     """Return the drafted cohort.yaml.
 
     Args:
-        prints: what was measured of each image block (:func:`~medmm.cohort.draft.images.measure_images`).
+        images: of :func:`~medmm.cohort.draft.images.image_blocks`.
     """
     time = guess.clock(parts.records, survey)
     lines = [
@@ -55,11 +54,11 @@ def cohort_text(survey: Survey, parts: Parts, prints: Mapping[str, ImagePrint], 
         *_records(survey, parts, time[0] if time else None),
         *_biomarkers(survey, parts, dated=time is not None),
         *_notes(parts, dated=time is not None),
-        *_images(survey, prints, dated=time is not None),
+        *_images(images, dated=time is not None),
         *_dates(parts, time[0] if time else None),
         *_decimals(parts),
         *_never(survey, parts),
-        *_splits(survey, parts),
+        *_splits(survey, parts, images),
     ]
     return "\n".join(lines) + "\n"
 
@@ -269,12 +268,11 @@ def _notes(parts: Parts, *, dated: bool) -> Lines:
     yield ""
 
 
-def _images(survey: Survey, prints: Mapping[str, ImagePrint], *, dated: bool) -> Lines:
-    if prints:
+def _images(images: Sequence[Block], *, dated: bool) -> Lines:
+    if images:
         yield "images:"
-        for name, folder, modality, entries in blocks(survey):
-            drafted = image_block(folder, modality, entries, prints[name], dated=dated)
-            yield _drafted(1, name, drafted)
+        for block in images:
+            yield _drafted(1, block.name, image_block(block, dated=dated))
         yield ""
 
 
@@ -368,7 +366,7 @@ def _unmapped(column: Column) -> Line:
     return Line("not mapped to anything", "is it needed?")
 
 
-def _splits(survey: Survey, parts: Parts) -> Lines:
+def _splits(survey: Survey, parts: Parts, images: Sequence[Block]) -> Lines:
     outcome = [
         guess.slug(name)
         for sheet in parts.labels
@@ -376,7 +374,7 @@ def _splits(survey: Survey, parts: Parts) -> Lines:
         if (guess.outcome_of(column) or {}).get("kind") != "regression"
     ][:1]
     question = "" if outcome else "name the outcome in `stratify` too, so that every fold has its share"
-    found = outcome + [name for name, *_ in blocks(survey)]
+    found = outcome + [block.name for block in images]
     yield line_of(0, "splits", {"by": "patient", "stratify": found, "folds": 5, "seed": 0}, question)
 
 
