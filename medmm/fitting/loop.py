@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -270,16 +272,23 @@ def _branched(job: Job) -> Branched | None:
 
 
 def _parameter_groups(fitted: torch.nn.Module, job: Job) -> list[dict[str, Any]]:
-    """Return the optimizer's groups: each encoder with its own peak learning rate, then all the rest."""
-    rate = job.settings.learning_rate
+    """Return the optimizer's groups: each encoder with its own peak learning rate, then all the rest.
+
+    Neighbours with the same rate are one group, over which a step is taken at once.
+    """
     encoders = [(list(m.parameters()), job.multipliers.get(n, 1.0)) for n, m in job.network.encoders.items()]
     owned = {id(parameter) for parameters, _ in encoders for parameter in parameters}
     rest = [parameter for parameter in fitted.parameters() if id(parameter) not in owned]
-    groups = [
-        ([parameter for parameter in parameters if parameter.requires_grad], rate * multiplier)
+    rated = [
+        (parameter, job.settings.learning_rate * multiplier)
         for parameters, multiplier in [*encoders, (rest, 1.0)]
+        for parameter in parameters
+        if parameter.requires_grad
     ]
-    return [{"params": parameters, "lr": peak, "peak": peak} for parameters, peak in groups if parameters]
+    return [
+        {"params": [parameter for parameter, _ in group], "lr": peak, "peak": peak}
+        for peak, group in groupby(rated, key=itemgetter(1))
+    ]
 
 
 def _own_groups(objective: Objective, job: Job) -> list[dict[str, Any]]:
