@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,8 @@ def _measure(labels: Sequence[int] | None, volume: Wanted | None, files: Sequenc
     from medmm.dicom.loading import load_files
 
     try:
-        return seen(load_files(files, volume=volume), labels)
+        found = seen(load_files(files, volume=volume), labels)
+        return found and replace(found, uptake=_states_uptake(files))
     except DicomRefusal as refusal:
         if refusal.reason not in ("multiple_volumes", "multiframe_not_spatial"):
             return None
@@ -72,6 +74,15 @@ def _measure(labels: Sequence[int] | None, volume: Wanted | None, files: Sequenc
         return seen(load_bag(files, frames=1).images[0], labels)
     except DicomRefusal:
         return None
+
+
+def _states_uptake(files: Sequence[Path]) -> bool:
+    from medmm.dicom.suv import suv_factor
+
+    try:
+        return suv_factor(files[0]) > 0
+    except DicomRefusal:
+        return False
 
 
 def _nothing(files: Sequence[Path]) -> None:

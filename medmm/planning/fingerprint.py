@@ -52,6 +52,7 @@ class ImagePrint:
             middle. Empty without spacing, or without foreground.
         aspect: rows divided by columns of a 2-D image; None in 3-D.
         intensities: medians over the series of their 0.5, 5, 50, 95 and 99.5 % quantiles; empty for labels.
+        uptake: share of the measured series that are a PET and say what standardised uptake values need.
     """
 
     modality: str
@@ -65,6 +66,7 @@ class ImagePrint:
     reach_mm: Axes = ()
     aspect: Spread | None = None
     intensities: tuple[float, ...] = ()
+    uptake: float = 0.0
 
     @property
     def channels(self) -> int:
@@ -151,6 +153,7 @@ def image_print(
         reach_mm=_axes(reaches) if stated and reaches else (),
         aspect=Spread.of([matrix[0] / matrix[1] for matrix, _ in all_grids]) if axes == 2 else None,
         intensities=() if found else _quantiles(own),
+        uptake=round(sum(one.uptake for one in own) / len(own), 3),
     )
 
 

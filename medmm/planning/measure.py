@@ -35,6 +35,7 @@ class Seen:
             :class:`~medmm.planning.fingerprint.ImagePrint`); None without spacing or foreground.
         values: the different values, where there are at most :data:`FEW_VALUES`.
         quantiles: of the intensities that are no padding, at :data:`QUANTILES`.
+        uptake: whether it is a PET that says what standardised uptake values need.
     """
 
     modality: str
@@ -43,6 +44,7 @@ class Seen:
     reach_mm: tuple[float, ...] | None
     values: tuple[float, ...]
     quantiles: tuple[float, ...]
+    uptake: bool = False
 
 
 def seen(volume: Volume, labels: Sequence[int] | None = None) -> Seen | None:

@@ -29,6 +29,10 @@ PATIENCE = 0.3
 """Share of the epochs without a better loss before a fit stops."""
 SHIFT_SHARE = 16
 """A random shift of one sixteenth of the middle axis, at most."""
+MOST_UPTAKE = 0.8
+"""Share of the PET series from which on uptake values are proposed: the others would be refused."""
+UPTAKE_WINDOW = (0.0, 10.0)
+"""g/ml: most tumours lie below, and a bladder that lies above is not to drown them."""
 NARROWEST_HU = 400.0
 """A CT window is at least so wide: fat, water and soft tissue lie within it."""
 
@@ -87,6 +91,10 @@ def _image(image: ImagePrint, grid: Grid) -> Iterator[Line]:
         middle, half = (low + high) / 2, max(high - low, NARROWEST_HU) / 2
         window = [10 * round((middle - half) / 10), 10 * round((middle + half) / 10)]
         yield "window", window, "HU mean the same everywhere: the median series' 0.5 and 99.5 % quantiles"
+    if image.uptake >= MOST_UPTAKE and len(image.matrix) == 3:
+        rest = "" if image.uptake == 1 else "; the others are refused, `stored` and no `window` takes them"
+        yield "intensity", "suv", f"{image.uptake:.0%} of the series state weight, dose and times{rest}"
+        yield "window", list(UPTAKE_WINDOW), "uptake by body weight, g/ml, means the same everywhere"
 
 
 def _encoder(fingerprint: Fingerprint, image: ImagePrint, grid: Grid) -> Line:

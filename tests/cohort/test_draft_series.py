@@ -18,6 +18,7 @@ from medmm.errors import ConfigError
 from medmm.modalities.image import Image, ImageSettings
 from medmm.modalities.waveform import Waveform, WaveformSettings
 from tests.dicom.conftest import Scanner
+from tests.dicom.test_rules_other import pet
 from tests.modalities.test_waveform import called, recording
 
 NAMES = [f"P{n:03d}" for n in range(12)]
@@ -120,3 +121,20 @@ def test_waveforms_are_not_read_as_pictures() -> None:
     settings = ImageSettings.model_validate({"shape": (64, 64)})
     with pytest.raises(ConfigError, match="are ECG, which are waveforms; say `kind: waveform`"):
         Image("ecg", settings, ImageSpec(dir="dicom", modality="ECG"))
+
+
+def test_a_pet_is_drafted_in_uptake_values_where_its_series_state_what_these_need(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for kind, changes in (("whole", {}), ("lacking", {"PatientWeight": None})):
+        data = tmp_path / kind
+        _tables(data)
+        for name in NAMES:
+            scanner = Scanner(data / "dicom" / name)
+            scanner.series = generate_uid()
+            for z in range(5):
+                pixels = rng.integers(0, 900, (16, 16)).astype(np.int16)
+                place = {"ImagePositionPatient": [0, 0, 4 * z], "PatientID": name, "pixels": pixels}
+                pet(scanner, **place | changes)
+    whole = _drafted(tmp_path / "whole", tmp_path / "a")[1]["modalities"]["pt"]
+    assert (whole["intensity"], whole["window"]) == ("suv", [0, 10])
+    assert "intensity" not in _drafted(tmp_path / "lacking", tmp_path / "b")[1]["modalities"]["pt"]

@@ -91,7 +91,7 @@ def images(draw: Any) -> ImagePrint:
     reach = tuple(draw(spreads(st.floats(0.05, 5000))) for _ in spacing) if draw(st.booleans()) else ()
     labels = tuple(range(1, 1 + draw(st.integers(0, 12))))
     return ImagePrint(
-        modality=draw(st.sampled_from(("CT", "MR", "DX"))),
+        modality=(modality := draw(st.sampled_from(("CT", "MR", "DX", "PT")))),
         kind="label_map" if labels else "intensity",
         labels=labels,
         series=draw(st.integers(1, 10_000)),
@@ -102,6 +102,7 @@ def images(draw: Any) -> ImagePrint:
         reach_mm=reach,
         aspect=draw(spreads(st.floats(0.2, 5))) if axes == 2 else None,
         intensities=() if labels else tuple(sorted(draw(st.tuples(*[st.floats(-3000, 60000)] * 5)))),
+        uptake=draw(st.floats(0, 1)) if modality == "PT" and not labels else 0.0,
     )
 
 
@@ -205,6 +206,19 @@ def test_of_few_series_no_extremes_are_known_and_a_plan_is_made_all_the_same() -
     proposal = _plan(image, patients=3, events=0).under("modalities.scan")["spacing_mm"]
     assert proposal.value == "fit"
     assert "too few" in proposal.reason
+
+
+@pytest.mark.parametrize(("share", "proposed"), [(0.5, None), (0.9, "suv"), (1.0, "suv")])
+def test_a_pet_is_planned_in_uptake_values_where_nearly_all_series_have_them(
+    share: float, proposed: str | None
+) -> None:
+    image = replace(_volume((128, 128, 80), (4, 4, 4)), modality="PT", uptake=share)
+    plan = _plan(image).under("modalities.scan")
+    assert (plan["intensity"].value if "intensity" in plan else None) == proposed
+    assert ("window" in plan) == (proposed is not None)
+    if proposed:
+        assert plan["window"].value == [0, 10]
+        assert ("refused" in plan["intensity"].reason) == (share < 1)
 
 
 def test_unknown_memory_is_said() -> None:
