@@ -93,6 +93,7 @@ def test_a_laboratory_s_own_words_and_units_are_understood(tmp_path: Path) -> No
     _table(data / "outcomes.csv", "patient;raideur (kPa);stéatose;stade", labels)
     cohort, recipe, _ = _drafted(data, tmp_path / "mine")
     results_block = cohort["biomarkers"]
+    assert cohort["records"]["fields"]["IMC"] == {"role": "input", "kind": "number", "unit": "kg/m2"}
     assert results_block["columns"] == {
         "name": "analyte", "value": "résultat", "unit": "unité", "time": "prélevé le",
     }  # fmt: skip

@@ -28,11 +28,11 @@ MISSING_WORDS = frozenset(
 """Words that usually mean that a cell is empty, in lower case."""
 SITE = re.compile(r"^(center|centre|site|hospital|institution|clinic|facility)(_|$)", re.IGNORECASE)
 UNITS: Mapping[str, str] = {
-    r"^age(_|$)|_age(_|$)|^age_at": "a",
-    r"_kg$|^weight$": "kg",
+    r"^(age|alter|âge)(_|$)|_(age|alter|âge)(_|$)|^age_at": "a",
+    r"_kg$|^(weight|gewicht|poids)$": "kg",
     r"_cm$|^height$": "cm",
     r"_mm$": "mm",
-    r"^bmi$|body_mass_index": "kg/m2",
+    r"^(bmi|imc)$|body_mass_index": "kg/m2",
     r"^days_|_days$": "d",
 }
 """What a name says of its unit."""
