@@ -72,7 +72,7 @@ class Plan:
 
 
 FOUND = {
-    "leak": "something ranks the outcome as only a leak, or a very strong predictor, does",
+    "leak": "a leak, or what looks like one, among the inputs",
     "shortcut": "how a patient was examined tells the outcome",
     "look": "something that a person should look at",
 }

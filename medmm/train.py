@@ -25,6 +25,7 @@ from medmm.errors import ConfigError
 from medmm.fitting.ahead import one_thread
 from medmm.fitting.assemble import assemble, outer_folds, tasks_of, training_patients
 from medmm.fitting.candidates import Problem
+from medmm.fitting.counting import Epochs
 from medmm.fitting.crossval import OutOfFold, final_network, fits, repeat
 from medmm.fitting.partition import deal
 from medmm.fitting.pretraining import seen
@@ -141,7 +142,7 @@ def train(
         BundleError: if the run was taken up and its sealed bundle is not what was written.
     """
     with _at_work(planned, run, jobs, cluster) as tracked:
-        problem = _problem(planned, run, progress)
+        problem = _problem(planned, run, progress, jobs or 1)
         notices = choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
         search = searching.searcher(planned, problem, run, tracked, cluster, progress)
         jobs = 1 if search else jobs or 1  # every fold's fits wait for its own search
@@ -223,10 +224,10 @@ def follow(planned: Plan, run: Path) -> None:
         final_network(problem, out_of_fold, asked)
 
 
-def _problem(planned: Plan, run: Path, progress: Progress | None) -> Problem:
+def _problem(planned: Plan, run: Path, progress: Progress | None, jobs: int = 1) -> Problem:
     with leader_first():
         problem = _assembled(planned, run.parent, run / "fits", progress)
-    return replace(problem, inner=planned.inner, on_epoch=_epochs(progress, planned))
+    return replace(problem, inner=planned.inner, on_epoch=_epochs(progress, planned, jobs))
 
 
 def _assembled(planned: Plan, runs: Path, work: Path, progress: Progress | None) -> Problem:
@@ -363,22 +364,23 @@ def _smaller(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient]) -> tup
     return small, [patient for patient, keep in zip(patients, chosen, strict=True) if keep]
 
 
-def _epochs(progress: Progress | None, planned: Plan) -> Callable[[str, int, Mapping[str, float]], None]:
+def _epochs(
+    progress: Progress | None, planned: Plan, jobs: int
+) -> Callable[[str, int, Mapping[str, float]], None]:
     """Count epochs over all fits for one progress bar; a fit that stops early jumps to its end."""
     epochs = planned.recipe.fitting.epochs
     declarations = planned.cohort.declarations
     tables = sum(not isinstance(declarations[name], ImageSpec) for name in planned.recipe.modalities)
     total = epochs * fits(planned.recipe, tables, (int(planned.folds.max()) + 1) * (1 + len(planned.more)))
-    started: list[str] = []
+    counted = Epochs(epochs, jobs)
 
     def report(name: str, epoch: int, metrics: Mapping[str, float]) -> None:
         if name.endswith("/pretraining"):
             if progress and planned.recipe.pretraining:
                 progress("pretraining", epoch + 1, planned.recipe.pretraining.epochs)
             return
-        if name not in started:
-            started.append(name)
+        done = counted.count(name, epoch)
         if progress:
-            progress("fitting", (len(started) - 1) * epochs + epoch + 1, total)
+            progress("fitting", done, total)
 
     return report

@@ -16,7 +16,7 @@ from medmm.telling import Trained, summary
         ("nothing", ""),
         ("look", "should look at"),
         ("shortcut", "examined"),
-        ("leak", "only a leak"),
+        ("leak", "a leak"),
     ],
 )
 def test_the_red_team_s_worst_finding_is_said_before_the_report(worst: str | None, said: str) -> None:

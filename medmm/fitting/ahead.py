@@ -11,11 +11,12 @@ thread is the same to the bit whoever runs beside it, and not the same as one on
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import torch
@@ -61,12 +62,13 @@ def fit_ahead(problem: Problem, splits: Sequence[Split], *, jobs: int) -> None:
     Raises:
         FittingError: if a split cannot be fitted, or a process died.
     """
-    sent = replace(problem, on_epoch=None)
+    context = multiprocessing.get_context("forkserver")
+    epochs = context.SimpleQueue()
     pool = ProcessPoolExecutor(
         min(jobs, len(splits)),
-        mp_context=multiprocessing.get_context("forkserver"),
+        mp_context=context,
         initializer=_begin,
-        initargs=(sent,),
+        initargs=(replace(problem, on_epoch=None), epochs),
     )
     told: set[Path] = set()
     waiting = {pool.submit(_fit, split) for split in splits}
@@ -75,7 +77,7 @@ def fit_ahead(problem: Problem, splits: Sequence[Split], *, jobs: int) -> None:
             done, waiting = wait(waiting, timeout=POLL_SECONDS)
             for one in done:
                 one.result()
-            _tell(problem, told)
+            _tell(problem, told, epochs)
     except BaseException as error:
         for process in list((getattr(pool, "_processes", None) or {}).values()):
             process.terminate()
@@ -89,21 +91,36 @@ def fit_ahead(problem: Problem, splits: Sequence[Split], *, jobs: int) -> None:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _tell(problem: Problem, told: set[Path]) -> None:
-    """Report the fits that were finished since the last look, each as its last epoch."""
+def _tell(problem: Problem, told: set[Path], epochs: SimpleQueue[tuple[str, int]]) -> None:
+    """Report the fits that were finished since the last look, each as its last epoch, and others' epochs."""
+    heard = []
+    while not epochs.empty():
+        heard.append(epochs.get())
     if problem.on_epoch is None:
         return
-    for file in sorted(set(problem.work.rglob("done.safetensors")) - told):
-        told.add(file)
-        name = file.parent.relative_to(problem.work).as_posix()
-        problem.on_epoch(name, problem.recipe.fitting.epochs - 1, {})
+    done = set(problem.work.rglob("done.safetensors"))
+    for file in sorted(done - told):
+        problem.on_epoch(_fit_of(problem, file), problem.recipe.fitting.epochs - 1, {})
+    told |= done
+    finished = {_fit_of(problem, file) for file in told}
+    for name, epoch in heard:
+        if name not in finished:
+            problem.on_epoch(name, epoch, {})
 
 
-def _begin(sent: Problem) -> None:
+def _fit_of(problem: Problem, file: Path) -> str:
+    return file.parent.relative_to(problem.work).as_posix()
+
+
+def _begin(sent: Problem, epochs: SimpleQueue[tuple[str, int]]) -> None:
     global _problem  # noqa: PLW0603  # of a worker, which fits one problem
     bound_to_parent()  # who resumes a run that was killed writes the same files
     torch.set_num_threads(1)
-    _problem = sent
+
+    def say(name: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        epochs.put((name, epoch))
+
+    _problem = replace(sent, on_epoch=say)
 
 
 def _fit(split: Split) -> None:

@@ -32,18 +32,20 @@ def digests(work: Path) -> dict[str, str]:
 
 
 def test_two_at_a_time_are_the_same_bits_as_one_after_the_other(tmp_path):
-    told: list[str] = []
+    told: list[tuple[str, int]] = []
     asked = {"patients": 80, "comparison": {"fusions": ["late_mean"]}}
     one = problem(tmp_path / "one", Concat(), **asked)
-    two = replace(
-        problem(tmp_path / "two", Concat(), **asked), on_epoch=lambda name, epoch, _: told.append(name)
-    )
+    two = replace(problem(tmp_path / "two", Concat(), **asked), on_epoch=lambda *said: told.append(said[:2]))
     folds, more = np.arange(80) % 2, [np.arange(80) // 2 % 2]
     with one_thread():
         first = repeat(one, folds, more)
         second = repeat(two, folds, more, jobs=2)
     assert digests(one.work) == digests(two.work)
-    assert set(told) == {name.removesuffix("/done.safetensors") for name in digests(two.work)}
+    fits = {name.removesuffix("/done.safetensors") for name in digests(two.work)}
+    assert {name for name, _ in told} == fits
+    last = two.recipe.fitting.epochs - 1
+    assert {name for name, epoch in told if epoch == last} == fits
+    assert any(epoch < last for _, epoch in told)  # a long fit is told of before it ends
     for model in first.logits:
         assert first.repeated(model).tobytes() == second.repeated(model).tobytes()
 
