@@ -69,7 +69,7 @@ CASES = {
     "small": Case("cnn", (224, 224), 64, 8, 15),
     "small3d": Case("cnn", (48, 48, 32), 64, 8, 15),
     "resnet10": Case("resnet10", (32, 128, 128), 8, 4, 5),
-    "densenet121": Case("densenet121", (224, 224), 8, 4, 5),
+    "densenet121": Case("densenet121", (224, 224), 8, 4, 12),
 }
 EPOCHS, FOLDS, COHORT = 12, 3, 240
 """Of the comparison of AUROCs: epochs of each fit, folds, patients of the synthetic cohort."""
