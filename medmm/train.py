@@ -274,7 +274,7 @@ def rehearse(planned: Plan, runs: Path, *, progress: Progress | None = None) -> 
     make_private(runs)
     problem = _assembled(planned, runs, runs / "rehearsal", progress)
     notices = choosing.checked(problem, (planned.folds, *planned.more), planned.notice)
-    rehearsal = rehearsed(problem, planned.folds, again=len(planned.more))
+    rehearsal = rehearsed(problem, planned.folds, again=len(planned.more), jobs=side_by_side(planned))
     lines = [account.line() for account in planned.cohort.flow.accounts]
     for name in recipe.asked:
         known = [patient.targets[name] for patient in planned.patients if name in patient.targets]

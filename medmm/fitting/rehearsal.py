@@ -6,12 +6,15 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 import torch
 
 from medmm.arrays import Ints
+from medmm.fitting.ahead import one_thread
 from medmm.fitting.candidates import Problem, stacks
 from medmm.fitting.crossval import fits
 from medmm.fitting.inputs import Inputs
@@ -21,7 +24,7 @@ from medmm.network.fusion import Stack
 from medmm.network.network import Network, unimodal
 from medmm.recipe import Joint
 
-STEPS = 3
+STEPS = 5
 """Steps that are timed."""
 
 
@@ -71,12 +74,18 @@ class Rehearsal:
     peak_gigabytes: float
 
 
-def rehearse(problem: Problem, folds: Ints, *, again: int = 0) -> Rehearsal:
+def rehearse(problem: Problem, folds: Ints, *, again: int = 0, jobs: int | None = None) -> Rehearsal:
     """Time a few training steps of every modality and add them up over the fits of the run.
 
     Args:
         again: further cross-validations, each with as many folds.
+        jobs: splits that the run fits at a time, each on one thread; None for one on all threads.
     """
+    with nullcontext() if jobs is None else one_thread():
+        return _rehearsed(problem, folds, again=again, jobs=jobs or 1)
+
+
+def _rehearsed(problem: Problem, folds: Ints, *, again: int, jobs: int) -> Rehearsal:
     everybody = np.arange(len(problem.labels))
     modalities, inputs = problem.fitted(everybody)
     settings, recipe = problem.recipe.fitting, problem.recipe
@@ -100,7 +109,7 @@ def rehearse(problem: Problem, folds: Ints, *, again: int = 0) -> Rehearsal:
     networks = fits(recipe, len(problem.tables), outer * (1 + again))
     ahead = _ahead(problem, modalities, inputs, share, splits)
     seconds += ahead.seconds if ahead else 0.0
-    return Rehearsal(tuple(costs), ahead, networks, float(seconds), _peak_gigabytes())
+    return Rehearsal(tuple(costs), ahead, networks, float(seconds) / jobs, _peak_gigabytes())
 
 
 def _ahead(
@@ -126,13 +135,16 @@ def _seconds_per_step(network: Network, values: dict[str, torch.Tensor], present
 
 
 def _seconds(loss: Callable[[], torch.Tensor]) -> float:
-    """Return the time of one step, forward and backward; the first pays for set-up and is left out."""
-    started = 0.0
-    for step in range(STEPS + 1):
-        if step == 1:
-            started = time.perf_counter()
+    """Return the time of a step, forward and backward: the median, since others may be at work beside it.
+
+    The first pays for set-up and is left out.
+    """
+    took = []
+    for _ in range(STEPS + 1):
+        started = time.perf_counter()
         loss().backward()  # type: ignore[no-untyped-call]
-    return (time.perf_counter() - started) / STEPS
+        took.append(time.perf_counter() - started)
+    return median(took[1:])
 
 
 def _peak_gigabytes() -> float:
