@@ -33,6 +33,9 @@ RARE = 3
 RANK = 11
 """The training range is told by the 11th smallest and 11th largest number (CMS cell size policy)."""
 
+USUAL = 0.98
+"""Share of the training patients whose numbers are usual."""
+
 RANKED_FROM = 50
 """With fewer numbers than this the range is the extremes, rounded outward to one significant digit."""
 
@@ -170,9 +173,25 @@ class Number(Codec):
             return ""
         if not self.known:
             return "never known in training, so not used"
-        if math.isfinite(number) and not self.low <= number <= self.high:
+        if math.isfinite(number) and not self._usual(number):
             return "outside the usual range of the training patients"
         return ""
+
+    def _usual(self, number: float) -> bool:
+        """Whether a number lies in the middle :data:`USUAL` of the training patients, or would.
+
+        Of few numbers the range that may be told ends far inside: of 50 at the 20th and the 80th percentile.
+        Each side is then taken to go on from the median as a normal distribution does.
+        """
+        if self.low <= number <= self.high:
+            return True
+        if self.known < RANKED_FROM:
+            return False
+        told = statistics.NormalDist().inv_cdf(1 - (RANK - 0.5) / self.known)
+        reach = max(1.0, statistics.NormalDist().inv_cdf((1 + USUAL) / 2) / told)
+        scaled = self._scale(number, self.log_unit)
+        end = self._scale(self.high if scaled > self.median else self.low, self.log_unit)
+        return abs(scaled - self.median) <= reach * abs(end - self.median)
 
     @staticmethod
     def _read(column: Column, value: Value) -> float | None:

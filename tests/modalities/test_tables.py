@@ -116,6 +116,26 @@ def test_warnings_name_the_label_and_never_the_value() -> None:
     )
 
 
+@pytest.mark.parametrize("patients", [60, 200, 2000])
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_few_of_those_who_are_like_the_training_patients_are_called_unusual(
+    patients: int, scale: str
+) -> None:
+    declared = {"crp": FieldSpec(role="input", kind="number", scale=scale)}
+    rng = np.random.default_rng(7)
+
+    def drawn(count: int) -> list[dict[str, Value]]:
+        normal = rng.normal(3, 1, count)
+        numbers = np.exp(normal) if scale == "log" else normal
+        return [{"crp": Value(float(x), text=f"{x}")} for x in numbers]
+
+    fitted = Records("records", TableSettings(), declared).fit(drawn(patients))
+    share = sum(bool(fitted.warnings(one)) for one in drawn(2000)) / 2000
+    assert share < 0.06
+    far = np.exp(9.0) if scale == "log" else 9.0
+    assert fitted.warnings({"crp": Value(float(far), text="far")})
+
+
 def test_a_constant_field_is_zero_whatever_comes_later() -> None:
     fitted = records().fit([row(0.1 + 0.2, "f", "I", "no")] * 7)
     assert column(fitted, fitted.transform(row(99, "f", "I", "no")), "age") == 0.0
