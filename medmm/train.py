@@ -69,6 +69,8 @@ SHEET_TILES = 24
 
 SMOKE_PATIENTS = 80
 """Patients of a smoke run: enough for two folds of both classes, few enough for a minute."""
+REHEARSAL = "A rehearsal, two epochs on few patients: none of its figures and scores means anything."
+"""The intended use of a smoke run's bundle, and its first line."""
 
 
 def plan(
@@ -356,6 +358,7 @@ def _smaller(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient]) -> tup
     fitting = recipe.fitting.model_copy(update={"epochs": 2})
     comparison = recipe.comparison.model_copy(update={"resamples": 200, "fusions": tuple(rest)})
     shrunk: dict[str, Any] = {"fitting": fitting, "fusion": fusion, "comparison": comparison}
+    shrunk["intended_use"] = REHEARSAL
     if recipe.search is not None:
         shrunk["search"] = recipe.search.model_copy(update={"trials": 2, "folds": 2})
     if recipe.pretraining is not None:

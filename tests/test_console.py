@@ -71,6 +71,7 @@ def test_a_training_run_without_a_terminal_prints_plain_lines(door, written, tmp
     done = door("train", tmp_path, "--root", written, "--runs", tmp_path / "runs", "--smoke")
     assert done.code == 0, done.err
     assert "progress fitting: " in done.err
+    assert done.out.startswith("A rehearsal, ")
     assert not set(done.err) & {"\x1b", "\r"}
 
 

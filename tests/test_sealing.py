@@ -76,6 +76,12 @@ def test_the_local_record_is_of_those_who_were_trained_on(small_run):
     assert whole.digest == load(small_run.bundle).description.reference_digest
 
 
+def test_the_bundle_of_a_rehearsal_says_so(small_run):
+    described = load(small_run.bundle).description
+    assert described.intended_use == story.REHEARSAL
+    assert story.REHEARSAL in (small_run.bundle / "MODEL_CARD.md").read_text()
+
+
 def test_the_bundle_sees_in_a_patient_what_its_network_was_trained_on(small_run):
     learned = load_file(small_run.run / "local" / "population.safetensors")
     held = load(small_run.bundle).modalities

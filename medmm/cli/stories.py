@@ -117,6 +117,7 @@ def train(
                     planned, run, register=not smoke, jobs=jobs, cluster=cluster, progress=bars
                 )
             lines, then = story.summary(trained), _after(planned, trained.bundle, root, store=run.parent)
+            lines = [story.REHEARSAL, *lines] if smoke else lines
     for line in lines:
         out.print(line, markup=False)
     say_next(*then)

@@ -107,7 +107,8 @@ class Archive:
             path = contained(root, folder)
             if not path.is_dir():
                 raise DataError(
-                    f"the image folder {folder} is not in {root}; check `dir`, or pass another --root"
+                    f"the image folder {folder} is not in {root}; check `dir`, or pass another --root (where"
+                    " nobody has such images, make it, empty)"
                 )
             indexes[folder] = _scan(path, cache, progress)
         archive = cls(spec, root, indexes, wanted)
