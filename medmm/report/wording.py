@@ -140,7 +140,7 @@ def with_unit(value: str, unit: str) -> str:
 
 
 def when(offset_days: float | None, *, undated: bool = False) -> str:
-    """Return "3 days before", "same day", "UNDATED" or, for a field without a time, an en dash."""
+    """Return "3 days before", "11 minutes before", "same day", "UNDATED" or, for a field without a time, an en dash."""
     if undated:
         return "UNDATED"
     if offset_days is None:
@@ -149,8 +149,11 @@ def when(offset_days: float | None, *, undated: bool = False) -> str:
         return "same day"
     side = "before" if offset_days < 0 else "after"
     days = abs(offset_days)
+    minutes = max(1, round(24 * 60 * days))
+    if minutes < 60:
+        return f"{_counted(minutes, 'minute')} {side}"
     if days < 1:
-        return f"{_counted(max(1, round(24 * days)), 'hour')} {side}"
+        return f"{_counted(round(24 * days), 'hour')} {side}"
     return f"{_counted(round(days), 'day')} {side}"
 
 

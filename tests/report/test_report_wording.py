@@ -84,3 +84,20 @@ def test_an_item_says_what_is_known_and_leaves_the_rest_open() -> None:
     assert (said["7"], said["35"], said["44"]) == ("registry", "Who is in it", "")
     assert next(line.answer for line in tripod.lines if line.number == "20a") == "figure 1"
     assert claim.filled == 2
+
+
+@pytest.mark.parametrize(
+    ("days", "told"),
+    [
+        (None, "–"),
+        (0.0, "same day"),
+        (-1e-9, "1 minute before"),
+        (-11 / 1440, "11 minutes before"),
+        (-1 / 24, "1 hour before"),
+        (-0.5, "12 hours before"),
+        (-3.0, "3 days before"),
+        (2.0, "2 days after"),
+    ],
+)
+def test_a_time_is_told_in_the_unit_that_suits_it(days: float | None, told: str) -> None:
+    assert wording.when(days) == told
