@@ -140,7 +140,7 @@ def with_unit(value: str, unit: str) -> str:
 
 
 def when(offset_days: float | None, *, undated: bool = False) -> str:
-    """Return "3 days before", "11 minutes before", "same day", "UNDATED" or, for a field without a time, an en dash."""
+    """Return "3 days before", "11 minutes before", "same day", "UNDATED"; without a time an en dash."""
     if undated:
         return "UNDATED"
     if offset_days is None:
