@@ -76,8 +76,8 @@ def _member(
     """Train with the others; only the leader has something to tell."""
     if _key_digest() != key:
         raise ClusterError(
-            "a machine of the cluster has another site key, and would deal the patients otherwise; put the"
-            " same key there, or share the home folder"
+            "a machine of the cluster has another site key, and would give the patients other pseudonyms; put"
+            " the same key there, or share the home folder"
         )
     os.environ.update(variables)
     planned = plan(pipeline, root=root, splits=splits)

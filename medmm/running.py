@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from medmm import tracking
 from medmm.bundle import verify
 from medmm.errors import ConfigError, OutputError, told
 from medmm.fitting.assemble import weights_named
-from medmm.fitting.processes import from_leader, leads
+from medmm.fitting.processes import agreed, from_leader, leads
 from medmm.report.page import write_page
 from medmm.telling import Plan
 
@@ -45,21 +45,29 @@ WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
 def open_run(planned: Plan, runs: Path, resume: Path | None = None) -> Path:
     """Return the folder of a run, new or taken up again; a run is bound to its recipe and its patients.
 
-    Of several processes the leader opens it, and the others hear of it.
+    Of several processes the leader opens it, and the others hear of it. They fit together only what all have
+    planned alike, since a sum of the gradients of other patients looks like any other.
 
     Args:
         runs: folder of all runs.
         resume: the folder of a run that was stopped.
 
     Raises:
-        ConfigError: if the run to resume is finished, or was of another recipe, of other patients, of other
-            pretrained encoders, other pretrained weights or another version of medmm.
+        ConfigError: if the processes have not planned the same, or the run to resume is finished, or was of
+            another recipe, of other patients, of other pretrained encoders, other pretrained weights or
+            another version of medmm.
         BundleError: if the pretrained encoders are damaged or altered.
         OutputError: if the folder cannot be written.
     """
+    identity = _identity(planned)
+    if not agreed(_planned_alike(planned, identity)):
+        raise ConfigError(
+            "the processes have not planned the same run; medmm, recipe, data, --splits and pretrained"
+            " weights must be the same on every machine: let all of them see the same folders"
+        )
     if not leads():
         return Path(from_leader(""))
-    opened = _begun(planned, runs) if resume is None else _resumed(planned, resume)
+    opened = _begun(planned, runs, identity) if resume is None else _resumed(resume, identity)
     return Path(from_leader(str(opened)))
 
 
@@ -76,21 +84,33 @@ def _identity(planned: Plan) -> dict[str, Any]:
     }
 
 
-def _begun(planned: Plan, runs: Path) -> Path:
+def _planned_alike(planned: Plan, identity: Mapping[str, Any]) -> str:
+    """Return a digest of what every process must fit alike; pseudonyms may be another site's, ids may not."""
+    dealt = zip(
+        planned.patients, planned.folds.tolist(), *(folds.tolist() for folds in planned.more), strict=True
+    )
+    told = [
+        version("medmm"),
+        {key: value for key, value in identity.items() if key != "patients"},
+        [(patient.subject_id, *folds) for patient, *folds in dealt],
+    ]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _begun(planned: Plan, runs: Path, identity: Mapping[str, Any]) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     run = runs / f"{planned.recipe.name}-{stamp}-{secrets.token_hex(2)}"
-    identity = {"medmm": version("medmm")} | _identity(planned)
     make_private(runs)
     try:
         run.mkdir(mode=0o700)
-        (run / "run.json").write_text(json.dumps(identity, indent=1))
+        (run / "run.json").write_text(json.dumps({"medmm": version("medmm")} | dict(identity), indent=1))
         planned.splits.save(run / "splits.json")
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write to {str(runs)!r}: {told(error)}; choose another --runs") from error
     return run
 
 
-def _resumed(planned: Plan, run: Path) -> Path:
+def _resumed(run: Path, identity: Mapping[str, Any]) -> Path:
     try:
         begun = dict(json.loads((run / "run.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
@@ -103,7 +123,7 @@ def _resumed(planned: Plan, run: Path) -> Path:
             f"{run} was begun by medmm {begun.get('medmm', 'of an earlier time')}, and this is"
             f" {version('medmm')}, which may fit otherwise; take that version, or start anew without --resume"
         )
-    other = [WORDS[key] for key, value in _identity(planned).items() if begun.get(key) != value]
+    other = [WORDS[key] for key, value in identity.items() if begun.get(key) != value]
     if other:
         raise ConfigError(
             f"{run} was of another {' and of another '.join(other)}; call it as it was begun, or start anew"

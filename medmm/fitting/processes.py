@@ -162,6 +162,8 @@ def _parted() -> None:
 def leader_first() -> Iterator[None]:
     """Let the leader through first, and the others once it is done: they find what it left on disk."""
     together = count() > 1
+    if together:
+        processes()  # met now: the others would wait for a leader that is refused before that
     if together and not leads():
         _met()
     yield
@@ -177,3 +179,8 @@ def from_leader(text: str) -> str:
     size = int(ours.leader([float(len(text.encode()))])[0])
     letters = [float(letter) for letter in text.encode()] if leads() else [0.0] * size
     return bytes(int(letter) for letter in ours.leader(letters)).decode()
+
+
+def agreed(text: str) -> bool:
+    """Tell whether every process has the same text."""
+    return count() == 1 or not processes().anybody(from_leader(text) != text)

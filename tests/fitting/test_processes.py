@@ -63,6 +63,20 @@ def started(arguments, processes: int) -> list[subprocess.CompletedProcess[str]]
     ]
 
 
+REFUSED = """
+from medmm.fitting.processes import leader_first, leads
+with leader_first():
+    raise SystemExit("a table is missing" if leads() else "went on")
+"""
+
+
+def test_nobody_waits_for_a_leader_that_is_refused():
+    first, other = started(["-c", REFUSED], 2)
+    assert (first.returncode, first.stderr.splitlines()[-1]) == (1, "a table is missing")
+    assert other.returncode == 1
+    assert "another process of this run has ended" in other.stderr.strip().splitlines()[-1]
+
+
 def test_processes_part_before_they_end():
     for one in started(["-c", LEAVING], 2):
         assert (one.returncode, one.stdout.split()) == (0, ["True", "False"]), one.stderr
