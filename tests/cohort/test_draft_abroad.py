@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from medmm.cohort.draft import draft
-from medmm.cohort.draft.guess import outcome_of
+from medmm.cohort.draft.guess import field, outcome_of
 from medmm.cohort.draft.profile import Column
 from tests.dicom.conftest import Scanner
 
@@ -58,6 +58,21 @@ def test_subjects_are_known_by_their_images_and_every_picture_of_a_study_is_take
     assert (recipe["modalities"]["mg"]["kind"], recipe["modalities"]["mg"]["images"]) == ("bag", 4)
 
 
+@pytest.mark.parametrize(
+    ("name", "drafted"),
+    [
+        ("Creatinine (umol/L)", {"unit": "umol/L", "catalogue": "creatinine"}),
+        ("Creatinine", {"catalogue": "creatinine"}),
+        ("Creatinine (mm)", {"unit": "mm"}),
+        ("Wall thickness [mm]", {"unit": "mm"}),
+        ("Poids", {"unit": "kg"}),
+    ],
+)
+def test_a_number_has_the_unit_that_its_name_states(name: str, drafted: dict[str, str]) -> None:
+    column = Column(name, 40, 40, 40, 40, 0, 0, 0, 0)
+    assert field(column).value == {"role": "input", "kind": "number"} | drafted
+
+
 def test_of_loops_some_frames_are_taken(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -101,7 +116,7 @@ def test_a_laboratory_s_own_words_and_units_are_understood(tmp_path: Path) -> No
     assert results_block["results"]["creatinine"]["unit"] == "µmol/L"
     assert results_block["results"]["plaquettes"]["unit"] == "10*9/L"
     assert cohort["outcomes"]["raideur"] == {
-        "table": "outcomes.csv", "kind": "regression", "column": "raideur (kPa)",
+        "table": "outcomes.csv", "kind": "regression", "unit": "kPa", "column": "raideur (kPa)",
     }  # fmt: skip
     assert cohort["outcomes"]["steatose"]["missing_codes"] == ["ND"]
     assert cohort["outcomes"]["stade"]["classes"] == [0, 1, 2, 3]

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medmm.catalogue import by_name
+from medmm.catalogue import Entry, by_name
 from medmm.cohort.draft.profile import Column, Sheet, Survey, plain, words_of
+from medmm.errors import DataError
+from medmm.units import check_unit, factor
 
 CONSEQUENCE = re.compile(
     r"post|follow|discharge|death|dead|died|surviv|mortal|vital_|icu|(^|_)los($|_)|length_of_stay|hospitali[sz]"
@@ -100,15 +102,12 @@ def _never(column: Column) -> Line | None:
 def _input(column: Column) -> Line:
     if column.is_flag:
         return Line({"role": "input", "kind": "flag"})
-    unit = next(
-        (unit for pattern, unit in UNITS.items() if re.search(pattern, plain(column.name), re.I)), None
-    )
+    unit = unit_of(column.name)
     number = {"role": "input", "kind": "number"} | ({"unit": unit} if unit else {})
-    test = None if unit else by_name(column.name)
-    if test is not None and column.is_number:
-        return Line(
-            number | {"catalogue": test.key}, f"is it {test.label} in {test.unit}? else give its unit"
-        )
+    test = by_name(column.name) or by_name(re.sub(r"[(\[].*", "", column.name))
+    if test is not None and column.is_number and _counts_in(test, unit):
+        question = f"is it {test.label} in {unit or test.unit}? else give its unit"
+        return Line(number | {"catalogue": test.key}, question)
     if column.others and column.numbers >= SOME_NUMBERS * column.filled:
         return Line(
             number | {"missing_codes": list(column.others)}, "do these words all mean that it is missing?"
@@ -119,6 +118,32 @@ def _input(column: Column) -> Line:
         return _category(column)
     why = f"{column.distinct} different words"
     return Line({"role": "never", "why": why}, f"{why}: is it a category, a number, an id or free text?")
+
+
+def _counts_in(test: Entry, unit: str) -> bool:
+    """Whether a test may be given in a unit; "" is its own."""
+    try:
+        factor(test.unit, unit or test.unit, molar_mass_g_per_mol=test.molar_mass_g_per_mol)
+    except DataError:
+        return False
+    return True
+
+
+def unit_of(name: str) -> str:
+    """Return the unit that a column's name states, in brackets at its end or by a word; "" where it does not.
+
+    >>> unit_of("Stiffness (kPa)"), unit_of("age at visit"), unit_of("Age (years)"), unit_of("site")
+    ('kPa', 'a', 'a', '')
+    """
+    bracketed = re.search(r"[(\[]([^()\[\]]+)[)\]]$", name.strip())
+    if bracketed is not None:
+        try:
+            check_unit(bracketed[1].strip())
+        except DataError:
+            pass
+        else:
+            return bracketed[1].strip()
+    return next((unit for pattern, unit in UNITS.items() if re.search(pattern, plain(name), re.I)), "")
 
 
 def _category(column: Column) -> Line:
@@ -246,7 +271,8 @@ def outcome_of(column: Column) -> dict[str, Any] | None:
     if 3 <= len(words) <= MOST_CLASSES and not column.is_date:
         return {"kind": "multiclass", "classes": [int(w) if w.isdigit() else w for w in words]} | codes
     numbers = column.is_number or (missing and column.numbers >= SOME_NUMBERS * column.filled)
-    return {"kind": "regression"} | codes if numbers and column.distinct > MOST_CLASSES else None
+    unit = {"unit": unit_of(column.name)} if unit_of(column.name) else {}
+    return {"kind": "regression"} | unit | codes if numbers and column.distinct > MOST_CLASSES else None
 
 
 def positive_of(words: Sequence[str]) -> Any:
