@@ -137,9 +137,9 @@ def notice(recipe: Recipe, cohort: Cohort, patients: Sequence[Patient], again: i
     return "" if rarer is None else few_events(rarer, 1 + again)
 
 
-def said(decision: Decision | None, told: str, routing: Routing | None = None) -> list[str]:
-    """Return what a terminal says of few events, of who is scored by what, and of the alias."""
-    lines = [f"notice   {told}"] if told else []
+def said(decision: Decision | None, routing: Routing | None = None) -> list[str]:
+    """Return what a terminal says of who is scored by what, and of the alias."""
+    lines = []
     if routing:
         lines += [f"routing  patients with {route.pattern}: {route.sentence()}" for route in routing.routes]
         lines += [f"ships    {routing.sentence()}"] if routing.submodels else []

@@ -85,6 +85,7 @@ class Trained:
 
     Attributes:
         worst: grade of the red team's findings, "nothing", or None where it did not look.
+        notices: what must be known beside the figures: few events, series that were refused, what is odd.
     """
 
     run: Path
@@ -92,9 +93,9 @@ class Trained:
     sha256: str
     judgements: Mapping[str, Judgement]
     decision: Decision | None = None
-    notice: str = ""
     routing: Routing | None = None
     worst: str | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def judgement(self) -> Judgement:
@@ -279,8 +280,8 @@ def summary(trained: Trained) -> list[str]:
             judgement.verdict.sentence() if judgement.verdict else "no image to judge, or nothing beside it"
         )
         lines += [judgement.shipped.sentence()] if judgement.shipped else []
-    lines += [f"notice   {notice}" for notice in _flat(trained.judgements)]
-    lines += choosing.said(trained.decision, trained.notice, trained.routing)
+    lines += [f"notice   {notice}" for notice in (*_flat(trained.judgements), *trained.notices)]
+    lines += choosing.said(trained.decision, trained.routing)
     if trained.worst in FOUND:
         pages = trained.run / "red-team*.html"
         lines.append(f"red team {FOUND[trained.worst]}; read {pages} before you believe a figure above")

@@ -27,6 +27,7 @@ from medmm.fitting.assemble import assemble, outer_folds, tasks_of, training_pat
 from medmm.fitting.candidates import Problem
 from medmm.fitting.counting import Epochs
 from medmm.fitting.crossval import OutOfFold, final_network, fits, repeat
+from medmm.fitting.learned import unlearned
 from medmm.fitting.partition import deal
 from medmm.fitting.pretraining import seen
 from medmm.fitting.processes import count, from_leader, leader_first, leads
@@ -149,6 +150,7 @@ def train(
         search = searching.searcher(planned, problem, run, tracked, cluster, progress)
         jobs = 1 if search else jobs or 1  # every fold's fits wait for its own search
         out_of_fold = repeat(replace(problem, searched=search), planned.folds, planned.more, jobs=jobs)
+        notices += unlearned(problem, out_of_fold)
         worst = _red_team(planned, run, tracked) if register else None  # no smoke run
         choice = choosing.choose(problem, out_of_fold, worst_finding=worst)
         sealed = running.sealed(run)
@@ -167,8 +169,8 @@ def train(
         if worst is not None:
             choosing.register(tracked, run / "bundle", planned.recipe.name, choice.decision)
     running.finish(run, sha256)
-    told = (choice.decision, planned.notice, choice.routing)
-    return Trained(run, run / "bundle", sha256, choice.judgements, *told, worst)
+    told = (choice.decision, choice.routing, worst, notices)
+    return Trained(run, run / "bundle", sha256, choice.judgements, *told)
 
 
 @contextmanager
