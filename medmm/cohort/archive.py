@@ -15,6 +15,7 @@ from medmm.cohort.masks import MaskLook, choose_mask, look_at_masks
 from medmm.cohort.moments import Moment
 from medmm.cohort.site import pseudonym
 from medmm.cohort.spec import CohortSpec
+from medmm.cohort.timezones import local_index
 from medmm.columns import ImageSpec, MaskSpec
 from medmm.errors import DataError
 from medmm.sample import Absence, SeriesSource
@@ -110,7 +111,8 @@ class Archive:
                     f"the image folder {folder} is not in {root}; check `dir`, or pass another --root (where"
                     " nobody has such images, make it, empty)"
                 )
-            indexes[folder] = _scan(path, cache, progress)
+            index = _scan(path, cache, progress)
+            indexes[folder] = local_index(index, spec.timezone) if spec.timezone else index
         archive = cls(spec, root, indexes, wanted)
         for folder, index in indexes.items():
             archive._group(folder, index, crosswalk)

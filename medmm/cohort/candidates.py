@@ -26,7 +26,13 @@ from medmm.cohort.cells import (
     read_cell,
     read_unit,
 )
-from medmm.cohort.moments import sql_clock, sql_known_by, sql_offset_days, sql_on_the_day_elsewhere
+from medmm.cohort.moments import (
+    MIXED_CLOCKS,
+    sql_clock,
+    sql_known_by,
+    sql_offset_days,
+    sql_on_the_day_elsewhere,
+)
 from medmm.cohort.picks import FATE
 from medmm.cohort.shelf import Shelf
 from medmm.columns import ResultSpec
@@ -127,7 +133,7 @@ def _note(
 
 
 def _mixed_clocks(name: str) -> None:
-    raise DataError(f"{name}: times with and without a UTC offset cannot be compared; write all the same way")
+    raise DataError(f"{name}: {MIXED_CLOCKS}")
 
 
 def stage(

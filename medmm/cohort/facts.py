@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from medmm.cohort.blocks import Events
 from medmm.cohort.candidates import sql_status_rank, sql_text, sql_withdrawn
-from medmm.cohort.moments import Moment, sql_clock, sql_known_by, sql_offset_days
+from medmm.cohort.moments import MIXED_CLOCKS, Moment, sql_clock, sql_known_by, sql_offset_days
 from medmm.cohort.values import read_field, read_number
 from medmm.columns import MISSING, FieldSpec, Status, Value
 from medmm.errors import DataError
@@ -70,9 +70,7 @@ def last_known(
     _asked(engine, fields, predictions)
     _known(engine, spec, table, id_column, same_day=same_day)
     if engine.rows("SELECT count(*) FROM fact WHERE mixed")[0][0]:
-        raise DataError(
-            f"{table.name}: times with and without a UTC offset cannot be compared; write all the same way"
-        )
+        raise DataError(f"{table.name}: {MIXED_CLOCKS}")
     rows = engine.rows(
         "SELECT id, field, max({'o': coalesce(offset_days, -1e300),"
         f" 'r': -{sql_status_rank('state')}, 'v': value, 'u': unit}}) FROM fact GROUP BY id, field"

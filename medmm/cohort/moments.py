@@ -22,6 +22,13 @@ _WEST, _EAST = -12 * 60, 14 * 60
 """The offsets from UTC that DICOM allows, in minutes (PS3.5 table 6.2-1, DT)."""
 
 
+MIXED_CLOCKS = (
+    "times with and without a UTC offset cannot be compared; say the site's `timezone` in cohort.yaml, or"
+    " write all the same way"
+)
+"""What is wrong where only some times say their offset, and what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """A day, and perhaps an instant in it.
@@ -55,9 +62,7 @@ class Moment:
         """
         if self.instant_us is not None and prediction.instant_us is not None:
             if not self.comparable(prediction):
-                raise DataError(
-                    "times with and without a UTC offset cannot be compared; write both the same way"
-                )
+                raise DataError(MIXED_CLOCKS)
             return self.instant_us <= prediction.instant_us
         day, limit = int(self.day // 1), int(prediction.day // 1)
         return day < limit or (day == limit and same_day)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from medmm.cohort.blocks import Notes
 from medmm.cohort.flow import Account
-from medmm.cohort.moments import sql_clock, sql_known_by, sql_offset_days
+from medmm.cohort.moments import MIXED_CLOCKS, sql_clock, sql_known_by, sql_offset_days
 from medmm.errors import DataError
 from medmm.sample import NotesSource
 from medmm.sources.duck import Engine, quoted
@@ -49,9 +49,7 @@ def read_notes(
     """
     _note(engine, spec, table, id_column, same_day=same_day, restricted=restricted)
     if engine.rows("SELECT count(*) FROM note WHERE mixed", what=table.name)[0][0]:
-        raise DataError(
-            f"{table.name}: times with and without a UTC offset cannot be compared; write all the same way"
-        )
+        raise DataError(f"{table.name}: {MIXED_CLOCKS}")
     rows = engine.rows("SELECT fate, count(*) FROM note GROUP BY fate ORDER BY fate")
     total = sum(count for _, count in rows)
     return Written(Account("notes", total, {"known": 0} | dict(rows)), _texts(engine, spec))

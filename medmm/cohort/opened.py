@@ -18,6 +18,7 @@ from medmm.cohort.moments import Moment
 from medmm.cohort.outcomes import labels as read_labels
 from medmm.cohort.roles import check_columns, tables_to_read
 from medmm.cohort.spec import CohortSpec
+from medmm.cohort.timezones import with_local_times
 from medmm.columns import FieldSpec, Value
 from medmm.errors import DataError
 from medmm.sources import open_source
@@ -79,6 +80,9 @@ class Opened:
                 kept=spec.missing_dates(name),
                 midnight_is_a_day=midnight and name in offered,
             )
+        if spec.timezone is not None:
+            for name in tables.keys() & spec.date_columns.keys():
+                tables[name] = with_local_times(tables[name], spec.date_columns[name], spec.timezone)
         for name in tables.keys() & set(spec.decimal_comma):
             read = spec if outcomes else spec.model_copy(update={"outcomes": {}})
             tables[name] = with_decimal_points(tables[name], read.number_columns(name))

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from medmm.catalogue import with_catalogue
 from medmm.cohort.blocks import (
@@ -34,6 +34,7 @@ from medmm.cohort.origin import Source, with_source
 from medmm.cohort.outcomes import OutcomeSpec
 from medmm.columns import Declared, ImageSpec
 from medmm.errors import UNUSABLE_PATH, ConfigError, told
+from medmm.sources.fhir import known_zone
 
 
 class CohortSpec(Declared):
@@ -43,6 +44,7 @@ class CohortSpec(Declared):
         root: folder of the data; None when the caller names it.
         source: a data model that offers the tables `subjects`, `events` and `notes`, beside the files.
         dates: per table, columns whose dates are not ISO 8601, and how they are written.
+        timezone: local time of the site, to which instants with an offset from UTC are converted.
         decimal_comma: tables that write one and a half as "1,5".
         never_tables: tables that no model may see, and why.
         never_columns: per table, columns outside `records.fields` that no model may see, and why.
@@ -65,6 +67,7 @@ class CohortSpec(Declared):
     images: dict[Name, ImageSpec] = Field(default_factory=dict)
     crosswalk: Crosswalk | None = None
     dates: dict[str, dict[str, DateForm]] = Field(default_factory=dict)
+    timezone: Annotated[str, AfterValidator(known_zone)] | None = None
     decimal_comma: tuple[str, ...] = ()
     never_tables: dict[str, Reason] = Field(default_factory=dict)
     never_columns: dict[str, dict[str, Reason]] = Field(default_factory=dict)

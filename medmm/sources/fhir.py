@@ -40,7 +40,12 @@ Resource = Mapping[str, Any]
 Event = dict[str, str]
 
 
-def _known_zone(name: str) -> str:
+def known_zone(name: str) -> str:
+    """Return the name of a time zone of the IANA's.
+
+    Raises:
+        ValueError: if there is no such zone.
+    """
     if name not in available_timezones():
         raise ValueError(f"{name!r} is no time zone; name one of the IANA's, such as Europe/Berlin")
     return name
@@ -63,7 +68,7 @@ class FhirSource(Declared):
     path: str = "."
     systems: tuple[str, ...] = SYSTEMS
     identifier: str | None = None
-    timezone: Annotated[str, AfterValidator(_known_zone)] | None = None
+    timezone: Annotated[str, AfterValidator(known_zone)] | None = None
 
 
 def open_fhir(
