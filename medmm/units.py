@@ -108,6 +108,11 @@ def _normalisations(unit: str) -> list[str]:
     return sorted(found for found in re.findall(r"\{([^{}]*)\}", unit) if any(c.isdigit() for c in found))
 
 
+def spelt(unit: str) -> str:
+    """Return a unit with its micro as UCUM writes it: "µmol/L" is "umol/L"."""
+    return unit.translate(_MICRO)
+
+
 def check_unit(unit: str) -> None:
     """Check that a declared unit is one that results can be converted to.
 
@@ -126,7 +131,7 @@ def _difference(source: Mapping[str, int], target: Mapping[str, int]) -> dict[st
 @lru_cache(maxsize=1024)
 def _parse(text: str) -> _Unit:
     size, dimension = Fraction(1), dict[str, int]()
-    text = text.translate(_MICRO)
+    text = spelt(text)
     # UCUM reads left to right: in "a/b.c" the c is in the numerator again
     for operator, term in re.findall(r"(^|[./])([^./{}]*(?:\{[^{}]*\})?)", text):
         sign = -1 if operator == "/" else 1

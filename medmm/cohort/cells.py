@@ -19,7 +19,7 @@ from medmm.cohort.picks import FATE, FATES, Bools, Cells, Floats, Ints, Rows, te
 from medmm.cohort.values import parse_number, read_number
 from medmm.columns import AssumeKnown, ResultSpec, Status
 from medmm.errors import DataError
-from medmm.units import factor
+from medmm.units import factor, spelt
 
 COLUMNS: Mapping[str, np.dtype[Any]] = {
     "subject": np.dtype(np.int32),
@@ -213,7 +213,7 @@ def _cell(
         )
     if parse_number(text) is None:
         return None, "", text, "unparsable"
-    shown = text if meant in ("", result.unit) else f"{text} {unit}"
+    shown = text if spelt(meant) in ("", spelt(result.unit or "")) else f"{text} {unit}"
     if not meant and result.unit is not None and not isinstance(spec.no_unit, AssumeKnown):
         return None, "", shown, "without a unit"
     try:

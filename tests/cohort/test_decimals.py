@@ -114,3 +114,13 @@ def test_the_draft_sees_the_commas(tmp_path: Path) -> None:
     values = yaml.safe_load(drafted)
     assert values["decimal_comma"] == ["people.csv"]
     assert values["records"]["fields"]["bmi"] == {"role": "input", "kind": "number", "unit": "kg/m2"}
+
+
+@pytest.mark.parametrize(
+    ("unit", "shown"), [("µg/L", "1234"), ("\u03bcg/L", "1234"), ("ng/mL", "1234 ng/mL")]
+)
+def test_a_micro_of_any_letter_is_no_other_unit(small: Any, unit: str, shown: str) -> None:
+    small.spec["biomarkers"]["results"]["crp"] |= {"unit": "ug/L", "plausible": [0, 1e6]}
+    small.results([("001", "1234", unit, TAKEN)])
+    found = small.values()["crp"]
+    assert (found.value, found.text) == (1234.0, shown)
