@@ -12,6 +12,7 @@ import yaml
 from medmm.cohort.draft import draft
 from medmm.cohort.draft.guess import field, outcome_of
 from medmm.cohort.draft.profile import Column
+from medmm.cohort.outcomes import OutcomeSpec
 from tests.dicom.conftest import Scanner
 
 IDS = [f"{n:07d}" for n in range(4711, 4751)]
@@ -132,3 +133,20 @@ def test_a_laboratory_s_own_words_and_units_are_understood(tmp_path: Path) -> No
 def test_an_outcome_is_of_the_kind_that_its_words_say(words: tuple[str, ...], kind: str | None) -> None:
     column = Column("y", 40, 40, len(words), 0, 0, 0, 0, 0, words)
     assert (outcome_of(column) or {}).get("kind") == kind
+
+
+def test_a_table_of_follow_up_is_asked_about_as_a_time_to_an_event(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    _table(
+        data / "records.csv", "patient_id,seen,age", [f"{i},2024-03-01,{40 + n}" for n, i in enumerate(IDS)]
+    )
+    rows = [f"{i},{100 + 7 * n},{n % 2}" for n, i in enumerate(IDS)]
+    _table(data / "follow_up.csv", "patient_id,follow_up_days,died", rows)
+    _, _, asked = _drafted(data, tmp_path / "mine")
+    (question,) = (line for line in asked if "perhaps" in line)
+    assert "delete follow_up.csv under `never_tables`" in question
+    told = yaml.safe_load(question.split("`")[1])
+    assert OutcomeSpec.model_validate(told["died"]) == OutcomeSpec(
+        table="follow_up.csv", kind="survival", column="follow_up_days", event="died", positive=1
+    )

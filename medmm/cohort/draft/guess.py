@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medmm.catalogue import Entry, by_name
+from medmm.cohort.draft.lines import flow
 from medmm.cohort.draft.profile import Column, Sheet, Survey, plain, words_of
 from medmm.errors import DataError
 from medmm.units import check_unit, factor
@@ -41,6 +42,8 @@ UNITS: Mapping[str, str] = {
 REWRITE = "no form of `dates` fits all cells; write them as 2024-06-01 05:43 (ISO 8601), and draft anew"
 """What to do about dates that no form fits."""
 GERMAN = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
+DAYS = r"(^|_)(days?|tage|jours)(_|$)"
+"""Names of a number of days; among later facts, until the event or until the patient was last seen."""
 PROSE = 0.5
 """A column of which more than this share is sentences is free text."""
 MOST_CLASSES = 10
@@ -283,11 +286,28 @@ def positive_of(words: Sequence[str]) -> Any:
     return words[-1]
 
 
-def perhaps(parts: Parts) -> str:
-    """Return columns of the records whose names sound like an outcome, for a question."""
+def perhaps(parts: Parts, survey: Survey) -> str:
+    """Return what could be an outcome, for a question: a time to an event, else columns of the records."""
+    for sheet in survey.sheets:
+        later = parts.others.get(sheet.name)
+        found_time = _time_to_event(sheet) if later and survey.id in sheet.columns else None
+        if found_time:
+            return f"; perhaps `{flow(found_time)}`, then delete {sheet.name} under `never_tables`"
     columns = parts.records.columns.values() if parts.records else ()
     found = [repr(column.name) for column in columns if sounds_later(column.name) and column.distinct > 1]
     return f"; perhaps {', '.join(found[:4])} of {parts.records.name}" if found and parts.records else ""
+
+
+def _time_to_event(sheet: Sheet) -> dict[str, Any] | None:
+    """Return the outcome of a table of the days that people were followed, and of who had the event."""
+    columns = sheet.columns.values()
+    days = [c for c in columns if c.is_number and not c.words and re.search(DAYS, plain(c.name), re.I)]
+    events = [c for c in columns if c.is_flag]
+    if len(days) != 1 or len(events) != 1:
+        return None
+    (event,) = events
+    told = {"event": event.name, "positive": positive_of(event.words)}
+    return {slug(event.name): {"table": sheet.name, "kind": "survival", "column": days[0].name} | told}
 
 
 def clock(records: Sheet | None, survey: Survey) -> tuple[str, int, int] | None:

@@ -107,7 +107,9 @@ def _outcomes(survey: Survey, parts: Parts) -> Lines:
     found = [(sheet, column) for sheet in parts.labels for column in guess.outcomes(sheet, survey).values()]
     if not found:
         question = "which column of which table is the outcome, and which word is positive?"
-        yield line_of(0, "outcomes", {}, f"{question}{guess.perhaps(parts)} (other kinds: docs/outcomes.md)")
+        yield line_of(
+            0, "outcomes", {}, f"{question}{guess.perhaps(parts, survey)} (other kinds: docs/outcomes.md)"
+        )
         yield ""
         return
     yield "outcomes:"
