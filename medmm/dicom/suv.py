@@ -20,6 +20,7 @@ def suv_factor(path: Path) -> float:
     """Return what the values of a PET image (Bq/ml) are multiplied with to become SUVbw in g/ml.
 
     Only activity that is corrected for attenuation and decay, to a moment the object states, has an SUV.
+    Values that are SUVbw already (Units GML, SUVType BW or absent) stay as they are.
 
     Raises:
         DicomRefusal: ``missing_tags`` when Units, CorrectedImage, DecayCorrection, weight, dose or times do
@@ -29,8 +30,11 @@ def suv_factor(path: Path) -> float:
     elements = header.elements
     if elements.text(tags.MODALITY) != "PT":
         raise DicomRefusal("unsupported_sop", "only PET has a standardised uptake value")
-    if elements.text(tags.PET_UNITS) != "BQML":
-        raise DicomRefusal("missing_tags", "Units of the PET are not BQML")
+    units = elements.text(tags.PET_UNITS)
+    if units == "GML" and elements.text(tags.SUV_TYPE) in ("", "BW"):
+        return 1.0
+    if units != "BQML":
+        raise DicomRefusal("missing_tags", "Units of the PET are neither BQML nor GML by body weight")
     if not {"ATTN", "DECY"} <= set(elements.texts(tags.CORRECTED_IMAGE)):
         raise DicomRefusal("missing_tags", "CorrectedImage does not name attenuation (ATTN) and decay (DECY)")
     tracer = elements.first(tags.RADIOPHARMACEUTICAL)

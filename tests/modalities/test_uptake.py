@@ -50,6 +50,19 @@ def test_what_has_no_uptake_value_is_refused(scanner: Scanner) -> None:
         assert caught.value.reason == reason
 
 
+@pytest.mark.parametrize("kind", [None, "BW"])
+def test_what_is_an_uptake_value_already_stays_as_it_is(scanner: Scanner, kind: str | None) -> None:
+    file = pet(scanner, RescaleIntercept=0, RescaleSlope=0.5, Units="GML", SUVType=kind, PatientWeight=None)
+    seen = image().load(SeriesSource((file,)))
+    assert np.array_equal(seen.array, load(file).array)
+    assert seen.certificate.units == "{SUVbw}g/ml"
+
+
+def test_uptake_by_lean_body_mass_is_no_uptake_by_body_weight(scanner: Scanner) -> None:
+    with pytest.raises(DicomRefusal, match="neither BQML nor GML by body weight"):
+        image().load(SeriesSource((pet(scanner, Units="GML", SUVType="LBM"),)))
+
+
 def test_objects_that_give_different_values_are_refused(scanner: Scanner) -> None:
     files = tuple(
         pet(scanner, ImagePositionPatient=[0, 0, z], PatientWeight=weight)
