@@ -18,7 +18,7 @@ from medmm.dicom.wanted import Wanted, one_volume
 from medmm.dicom.waveform import Waveform, read_waveform
 from medmm.errors import DicomRefusal
 
-LOADER_VERSION = 1
+LOADER_VERSION = 2
 """Raised whenever the same files would give another array or refusal; part of the key of prepared images."""
 
 
