@@ -86,13 +86,11 @@ def _identity(planned: Plan) -> dict[str, Any]:
 
 def _planned_alike(planned: Plan, identity: Mapping[str, Any]) -> str:
     """Return a digest of what every process must fit alike; pseudonyms may be another site's, ids may not."""
-    dealt = zip(
-        planned.patients, planned.folds.tolist(), *(folds.tolist() for folds in planned.more), strict=True
-    )
     told = [
         version("medmm"),
         {key: value for key, value in identity.items() if key != "patients"},
-        [(patient.subject_id, *folds) for patient, *folds in dealt],
+        [patient.subject_id for patient in planned.patients],
+        [folds.tolist() for folds in (planned.folds, *planned.more)],
     ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
