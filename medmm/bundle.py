@@ -24,7 +24,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -246,8 +246,7 @@ def load(folder: Path) -> Bundle:
     sha256 = verify(folder)
     try:
         description = Description.model_validate(_read_json(folder / "bundle.json"))
-        preprocess = _read_json(folder / "preprocess.json")
-        modalities = {name: _restore(name, preprocess[name]) for name in description.modalities}
+        modalities = read_modalities(folder, description.modalities)
         calibrations = _calibrations(folder, description)
         routed = {one.name: _calibrations(folder / one.folder, description) for one in description.submodels}
         metrics = _read_json(folder / "metrics.json")
@@ -256,6 +255,12 @@ def load(folder: Path) -> Bundle:
             f"bundle {folder} was written by another version of medmm; train anew, or take that version"
         ) from error
     return Bundle(folder, sha256, description, modalities, calibrations, metrics, routed)
+
+
+def read_modalities(folder: Path, names: Sequence[str]) -> dict[str, Modality]:
+    """Return the modalities of these names as ``preprocess.json`` describes them."""
+    preprocess = _read_json(folder / "preprocess.json")
+    return {name: _restore(name, preprocess[name]) for name in names}
 
 
 def _calibrations(folder: Path, description: Description) -> dict[str, Calibration]:

@@ -32,7 +32,8 @@ from medmm.cohort.site import site_mark
 from medmm.cohort.spec import CohortSpec
 from medmm.fitting.candidates import Problem
 from medmm.fitting.crossval import Final, OutOfFold, final_network
-from medmm.fitting.inputs import Inputs, prepare_table
+from medmm.fitting.final_inputs import check_read_back, prepared_inputs
+from medmm.fitting.inputs import Inputs
 from medmm.fitting.judgement import Judgement
 from medmm.fitting.routing import Route
 from medmm.network.export import export
@@ -123,6 +124,7 @@ def seal(
 
     Raises:
         OutputError: if the place cannot be written.
+        BundleError: if the bundle would not give what the networks give.
     """
     routes = chosen.routing.submodels if chosen and chosen.routing else ()
     final = final_network(problem, out_of_fold, shipped(chosen))
@@ -139,6 +141,7 @@ def seal(
         metrics |= fused.to_json() | (chosen.to_json() if chosen else {})
         metrics["submodels"] = {name: one.to_json() for name, one in sealed.items()}
         _write_plain(folder, sealing, description, metrics)
+        check_read_back(folder, problem.rows, sealing.inputs)
         whole = {f"population-{name}": one.whole for name, one in sealed.items()}
         # Before the bundle takes its place: where there is a bundle, nothing of it is left to write.
         known = chosen.with_routed(out_of_fold) if chosen else out_of_fold
@@ -259,18 +262,6 @@ def _rows_of(inputs: Inputs, route: Route) -> Bools:
 
 def _pictured(problem: Problem) -> list[str]:
     return [name for name in problem.images if problem.modalities[name].pictured]
-
-
-def prepared_inputs(problem: Problem, final: Final) -> Inputs:
-    """Prepare every training patient with the bundle's own modalities."""
-    return Inputs(
-        {
-            name: problem.images[name]
-            if name in problem.images
-            else prepare_table(modality, problem.rows[name])
-            for name, modality in final.modalities.items()
-        }
-    )
 
 
 def _population(runtime: Runtime, inputs: Inputs, tables: Sequence[str]) -> Reference:

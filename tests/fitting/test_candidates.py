@@ -107,8 +107,8 @@ def test_a_class_too_small_for_inner_folds_is_refused(tmp_path):
 
 @pytest.mark.parametrize("final", ["fold_ensemble", "refit"])
 def test_the_final_network_scores_as_its_members_do(tmp_path, final):
+    from medmm.fitting.final_inputs import prepared_inputs
     from medmm.fitting.loop import predict
-    from medmm.sealing import prepared_inputs
 
     given = problem(tmp_path, Concat(), final_model=final)
     folds = deal(given.labels.astype(str).tolist(), given.keys, folds=3, seed=0)
