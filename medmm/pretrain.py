@@ -99,7 +99,8 @@ def pretrain(
     linked, division = decide(open_cohort(where, root, progress=progress), folder=where, file=splits)
     cohort = assign(linked, division)
     begun = weights_named(recipe, cohort.declarations)
-    work = _work(runs, recipe, cohort.digest, division.digest, *begun)
+    order = json.dumps(running.columns_of(cohort.declarations))
+    work = _work(runs, recipe, cohort.digest, order, division.digest, *begun)
     problem = _problem(recipe, cohort, work, runs / "cache", progress)
     rows = np.arange(len(problem.labels))
     modalities, inputs = problem.fitted(rows)
@@ -172,7 +173,7 @@ def _work(runs: Path, recipe: Recipe, *digests: str) -> Path:
     """Return the folder of what is half done, the same for the same recipe, cohort, weights and version."""
     keys = {"modalities", "pretraining", "outcome", "outcomes", "seed"}
     shown = [version("medmm"), recipe.model_dump(mode="json", include=keys)]
-    named = hashlib.sha256(json.dumps([shown, *digests], sort_keys=True).encode()).hexdigest()[:16]
+    named = hashlib.sha256(json.dumps([shown, *digests]).encode()).hexdigest()[:16]
     work = runs / "pretraining" / named
     running.make_private(runs)
     try:

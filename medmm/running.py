@@ -23,12 +23,14 @@ from medmm.bundle import verify
 from medmm.errors import ConfigError, OutputError, told
 from medmm.fitting.assemble import weights_named
 from medmm.fitting.processes import agreed, from_leader, leads
+from medmm.modality import Declaration
 from medmm.report.page import write_page
 from medmm.telling import Plan
 
 WORDS = {
     "recipe": "recipe",
     "cohort": "cohort or --splits",
+    "columns": "order of columns in cohort.yaml",
     "patients": "selection of patients (--smoke)",
     "pretrained": "folder of pretrained encoders",
     "weights": "file of pretrained weights",
@@ -78,10 +80,19 @@ def _identity(planned: Plan) -> dict[str, Any]:
     return {
         "recipe": planned.recipe.model_dump(mode="json"),
         "cohort": planned.cohort.digest,
+        "columns": columns_of(planned.cohort.declarations),
         "patients": hashlib.sha256("\n".join(patients).encode()).hexdigest(),
         "pretrained": None if pretrained is None else verify(pretrained),
         "weights": weights_named(planned.recipe, planned.cohort.declarations) or None,
     }
+
+
+def columns_of(declarations: Mapping[str, Declaration]) -> list[list[str]]:
+    """Return each modality's name and the columns it takes, in the order in which a network learns them."""
+    return [
+        [name, *(declared if isinstance(declared, Mapping) else ())]
+        for name, declared in declarations.items()
+    ]
 
 
 def _planned_alike(planned: Plan, identity: Mapping[str, Any]) -> str:
@@ -92,7 +103,7 @@ def _planned_alike(planned: Plan, identity: Mapping[str, Any]) -> str:
         [patient.subject_id for patient in planned.patients],
         [folds.tolist() for folds in (planned.folds, *planned.more)],
     ]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _begun(planned: Plan, runs: Path, identity: Mapping[str, Any]) -> Path:
@@ -121,7 +132,8 @@ def _resumed(run: Path, identity: Mapping[str, Any]) -> Path:
             f"{run} was begun by medmm {begun.get('medmm', 'of an earlier time')}, and this is"
             f" {version('medmm')}, which may fit otherwise; take that version, or start anew without --resume"
         )
-    other = [WORDS[key] for key, value in identity.items() if begun.get(key) != value]
+    # As text: what is taken in another order is learned in another order.
+    other = [WORDS[key] for key, value in identity.items() if json.dumps(begun.get(key)) != json.dumps(value)]
     if other:
         raise ConfigError(
             f"{run} was of another {' and of another '.join(other)}; call it as it was begun, or start anew"

@@ -50,6 +50,15 @@ def test_a_terminated_run_has_its_own_exit_code_and_resumes(written, tmp_path):
     fewer = replace(planned, patients=planned.patients[1:])
     with pytest.raises(ConfigError, match="of another selection of patients"):
         story.open_run(fewer, tmp_path / "runs", run)
+    declared = planned.cohort.declarations
+    turned = {**declared, "records": dict(reversed(declared["records"].items()))}
+    other = replace(planned, cohort=replace(planned.cohort, declarations=turned))
+    with pytest.raises(ConfigError, match="of another order of columns in cohort"):
+        story.open_run(other, tmp_path / "runs", run)
+    modalities = dict(reversed(planned.recipe.modalities.items()))
+    other = replace(planned, recipe=planned.recipe.model_copy(update={"modalities": modalities}))
+    with pytest.raises(ConfigError, match="of another recipe"):
+        story.open_run(other, tmp_path / "runs", run)
     trained = story.train(planned, run, register=False)
     assert verify(run / "bundle") == trained.sha256
     assert {file: file.stat().st_mtime_ns for file in fitted} == fitted
