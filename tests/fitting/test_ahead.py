@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import pickle
 import signal
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from medmm.errors import FittingError
-from medmm.fitting.ahead import Split, fit_ahead, one_thread
+from medmm.fitting.ahead import Split, _tell, fit_ahead, one_thread
 from medmm.fitting.crossval import repeat
 from medmm.fitting.inputs import Prepared
 from medmm.recipe import Concat, LateMean
@@ -45,9 +46,21 @@ def test_two_at_a_time_are_the_same_bits_as_one_after_the_other(tmp_path):
     assert {name for name, _ in told} == fits
     last = two.recipe.fitting.epochs - 1
     assert {name for name, epoch in told if epoch == last} == fits
-    assert any(epoch < last for _, epoch in told)  # a long fit is told of before it ends
     for model in first.logits:
         assert first.repeated(model).tobytes() == second.repeated(model).tobytes()
+
+
+def test_a_fit_is_told_of_before_it_ends_and_once_it_has_ended_as_its_last_epoch(tmp_path):
+    told: list[tuple[str, int]] = []
+    given = replace(problem(tmp_path, Concat()), on_epoch=lambda *said: told.append(said[:2]))
+    epochs = multiprocessing.get_context("forkserver").SimpleQueue()
+    epochs.put(("fold0/fused", 0))
+    epochs.put(("fold1/fused", 0))
+    ended = given.work / "fold1" / "fused" / "done.safetensors"
+    ended.parent.mkdir(parents=True)
+    ended.touch()
+    _tell(given, set(), epochs)
+    assert told == [("fold1/fused", given.recipe.fitting.epochs - 1), ("fold0/fused", 0)]
 
 
 def test_a_worker_is_sent_the_name_of_a_memory_map_and_not_its_bytes(tmp_path):
