@@ -80,12 +80,13 @@ class Opened:
                 kept=spec.missing_dates(name),
                 midnight_is_a_day=midnight and name in offered,
             )
-        if spec.timezone is not None:
-            for name in tables.keys() & spec.date_columns.keys():
-                tables[name] = with_local_times(tables[name], spec.date_columns[name], spec.timezone)
+        # first: local times are text, and with them the types of the file's other columns are gone
         for name in tables.keys() & set(spec.decimal_comma):
             read = spec if outcomes else spec.model_copy(update={"outcomes": {}})
             tables[name] = with_decimal_points(tables[name], read.number_columns(name))
+        if spec.timezone is not None:
+            for name in tables.keys() & spec.date_columns.keys():
+                tables[name] = with_local_times(tables[name], spec.date_columns[name], spec.timezone)
         return cls(engine, spec, tables, wanted, outcomes)
 
     @property

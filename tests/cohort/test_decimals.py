@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import yaml
 
@@ -66,6 +67,20 @@ def test_a_cohort_of_commas_is_the_same_as_one_of_points(small: Any) -> None:
     assert points.patients[0].targets == {"ill": 1.25}
     assert [p.sources for p in commas.patients] == [p.sources for p in points.patients]
     assert [p.targets for p in commas.patients] == [p.targets for p in points.patients]
+
+
+def test_numbers_of_the_file_stay_beside_local_times(small: Any) -> None:
+    with duckdb.connect() as database:
+        database.sql(
+            "COPY (SELECT '001' AS patient_id, '2024-03-01T11:00:00Z' AS seen_at, 50.5 :: DOUBLE AS age,"
+            " '1,5' AS ratio, 'm' AS sex, 'north' AS site)"
+            f" TO '{small.root / 'records.parquet'}' (FORMAT parquet)"
+        )
+    small.spec = yaml.safe_load(yaml.safe_dump(small.spec).replace("records.csv", "records.parquet"))
+    small.spec["records"]["fields"]["ratio"] = {"role": "input", "kind": "number"}
+    small.spec |= {"timezone": "Europe/Paris", "decimal_comma": ["records.parquet"]}
+    found = small.link().patients[0].sources["records"]
+    assert (found["age"].value, found["ratio"].value) == (50.5, 1.5)
 
 
 def test_a_point_in_a_table_of_commas_cannot_be_read(small: Any) -> None:
