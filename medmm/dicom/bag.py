@@ -124,9 +124,10 @@ def _loop(plan: Plan, members: list[Header], series: SeriesPlan, frames: int) ->
 
 
 def _image(plan: Plan, members: list[Header], series: SeriesPlan) -> Volume:
-    content = realised(plan, members, series)
-    if plan.kind != "image" or not isinstance(content, Volume):
+    if plan.refusal is None and plan.kind != "image":  # said before it is decoded
         raise DicomRefusal("multiple_volumes", f"a {plan.kind} among the 2-D images of a bag")
+    content = realised(plan, members, series)
+    assert isinstance(content, Volume)
     return content
 
 

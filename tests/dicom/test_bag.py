@@ -68,6 +68,19 @@ def test_frames_of_a_loop_are_images_where_they_are_asked_for(scanner, frames, t
     assert told == [f"frame {place + 1} of 10" for place in taken]
 
 
+def test_a_volume_is_left_out_without_being_decoded(scanner, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "medmm.dicom.bag.realised", lambda *args: read.append(args[0].kind) or realised(*args)
+    )
+    scanner.stack()
+    radiograph(scanner)
+    assert [result.reason for result in load_bag(list(scanner.folder.iterdir())).left_out] == [
+        "multiple_volumes"
+    ]
+    assert read == ["image"]
+
+
 def test_several_images_of_one_series_and_what_is_no_image(scanner):
     series = generate_uid()
     for number in range(3):
