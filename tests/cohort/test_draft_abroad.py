@@ -128,11 +128,28 @@ def test_a_laboratory_s_own_words_and_units_are_understood(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("words", "kind"),
-    [(("non", "oui"), "binary"), (("NA", "no"), None), (("a", "b", "c"), "multiclass"), (("x",), None)],
+    [
+        (("non", "oui"), "binary"),
+        (("NA", "no"), None),
+        (("a", "b", "c"), "multiclass"),
+        (("mild", "none", "severe"), "multiclass"),
+        (("none", "some"), "binary"),
+        (("x",), None),
+    ],
 )
 def test_an_outcome_is_of_the_kind_that_its_words_say(words: tuple[str, ...], kind: str | None) -> None:
     column = Column("y", 40, 40, len(words), 0, 0, 0, 0, 0, words)
     assert (outcome_of(column) or {}).get("kind") == kind
+
+
+def test_a_table_of_tissue_is_no_table_of_outcomes(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = [f"{i},2024-03-01,{40 + n},{n % 3}" for n, i in enumerate(IDS)]
+    _table(data / "tissue.csv", "patient_id,seen,age,ki67", rows)
+    cohort, _, _ = _drafted(data, tmp_path / "mine")
+    assert cohort["records"]["table"] == "tissue.csv"
+    assert cohort["outcomes"] == {}
 
 
 def test_a_table_of_follow_up_is_asked_about_as_a_time_to_an_event(tmp_path: Path) -> None:

@@ -23,12 +23,14 @@ CONSEQUENCE = re.compile(
     re.IGNORECASE,
 )
 """Names of what is usually known, decided or counted after the moment of a prediction."""
-LABELS = re.compile(r"label|outcome|endpoint|target|truth|ground|zielgr|endpunkt|issue", re.IGNORECASE)
+LABELS = re.compile(
+    r"label|outcome|endpoint|target|truth|ground|zielgr|endpunkt|(?<![a-z])issue", re.IGNORECASE
+)
 MISSING_WORDS = frozenset(
-    {"", "-", "--", ".", "?", "na", "n/a", "n.a.", "nan", "nd", "n.d.", "none", "null", "missing", "unknown"}
+    {"", "-", "--", ".", "?", "na", "n/a", "n.a.", "nan", "nd", "n.d.", "null", "missing", "unknown"}
     | {"unk", "k.a.", "ka", "unbekannt", "inconnu", "nc"}
 )
-"""Words that usually mean that a cell is empty, in lower case."""
+"""Words that usually mean that a cell is empty, in lower case; "none" often is a finding: no fibrosis."""
 SITE = re.compile(r"^(center|centre|site|hospital|institution|clinic|facility)(_|$)", re.IGNORECASE)
 UNITS: Mapping[str, str] = {
     r"^(age|alter|âge)(_|$)|_(age|alter|âge)(_|$)|^age_at": "a",
