@@ -30,21 +30,15 @@ class Numbers:
 
     Attributes:
         missing: its words that mean that the number is missing; they stay as they are.
-        rows: where the column holds words too, another column and its words in the rows that hold numbers.
+        words: where the column holds words too, another column and its words in the rows that hold them.
     """
 
     missing: frozenset[str] = field(default_factory=frozenset)
-    rows: tuple[str, frozenset[str]] | None = None
+    words: tuple[str, frozenset[str]] | None = None
 
     def __or__(self, other: Numbers) -> Numbers:
         """Return what holds for a column that is read for two purposes."""
-        return Numbers(self.missing | other.missing, _both(self.rows, other.rows))
-
-
-def _both(
-    first: tuple[str, frozenset[str]] | None, second: tuple[str, frozenset[str]] | None
-) -> tuple[str, frozenset[str]] | None:
-    return (first[0], first[1] | second[1]) if first and second else None
+        return replace(self, missing=self.missing | other.missing)
 
 
 def numbers_of(
@@ -61,6 +55,9 @@ def numbers_of(
         if outcome.table == table and outcome.kind in ("regression", "survival"):
             column, how = outcome.column or name, Numbers(frozenset(outcome.missing_codes))
             found[column] = found[column] | how if column in found else how
+    spoken = _words_of(table, records)
+    if spoken and spoken[0] in found:
+        found[spoken[0]] = replace(found[spoken[0]], words=spoken[1])
     return found
 
 
@@ -71,18 +68,34 @@ def _of_records(table: str, records: Records | None) -> Iterator[tuple[str, Numb
                 yield name, Numbers(frozenset(spec.missing_codes))
     events = records.events if records else None
     if records is not None and events is not None and events.table == table:
-        # the other events of the table may hold words, such as the code of a diagnosis
-        fields = [f for f in records.fields.values() if f.event and f.kind == "number"]
-        codes = frozenset(field.event or "" for field in fields)
-        missing = frozenset(word for field in fields for word in field.missing_codes)
-        if codes:
-            yield events.columns.value, Numbers(missing, (events.columns.code or "", codes))
+        numbers = [f for f in records.fields.values() if f.event and f.kind == "number"]
+        if numbers:
+            yield events.columns.value, Numbers(frozenset(w for f in numbers for w in f.missing_codes))
+        if events.columns.day:
+            yield events.columns.day, Numbers()
+
+
+def _words_of(table: str, records: Records | None) -> tuple[str, tuple[str, frozenset[str]]] | None:
+    """Return the column of events' values, and the column and the names of those that are words.
+
+    Such as the code of a diagnosis, which may look like a number.
+    """
+    events = records.events if records else None
+    if records is None or events is None or events.table != table:
+        return None
+    fields = [f for f in records.fields.values() if f.event]
+    words = frozenset(str(f.event) for f in fields if f.kind != "number")
+    words -= {f.event for f in fields if f.kind == "number"}
+    called = events.columns.code or events.columns.name
+    return (events.columns.value, (called, words)) if words and called else None
 
 
 def _of_results(table: str, biomarkers: Biomarkers | None) -> Iterator[tuple[str, Numbers]]:
     if biomarkers is not None and biomarkers.table == table:
         missing = (word for result in biomarkers.results.values() for word in result.missing_codes)
         yield biomarkers.columns.value, Numbers(frozenset(missing))
+        if biomarkers.columns.day:
+            yield biomarkers.columns.day, Numbers()
 
 
 def with_decimal_points(table: Table, columns: Mapping[str, Numbers]) -> Table:
@@ -115,9 +128,9 @@ def _sql_pointed(column: str, how: Numbers) -> str:
     cell = quoted(column)
     text = f"trim({cell})"
     stay = [f"{text} IN ({_listed(how.missing)})"] if how.missing else []
-    if how.rows is not None:
-        other, words = how.rows
-        stay.append(f"coalesce(trim({quoted(other)}), '') NOT IN ({_listed(words)})")
+    if how.words is not None:
+        other, words = how.words
+        stay.append(f"trim({quoted(other)}) IN ({_listed(words)})")
     kept = f"WHEN {' OR '.join(stay)} THEN {cell} " if stay else ""
     return (
         f"CASE {kept}WHEN regexp_full_match({text}, {literal(COMMA_NUMBER)})"

@@ -90,22 +90,41 @@ def test_a_point_in_a_table_of_commas_cannot_be_read(small: Any) -> None:
     assert small.link().patients[0].sources["records"]["age"].status is Status.UNPARSABLE
 
 
-def test_words_of_other_events_stay_as_they_are(small: Any) -> None:
-    head = ("patient_id", "code", "value", "unit", "taken")
-    rows = [("001", "weight", "70,5", "kg", TAKEN), ("001", "icd", "1,5", "", TAKEN)]
-    small.write("events.csv", head, rows)
-    columns = {"code": "code", "value": "value", "unit": "unit", "time": "taken"}
+@pytest.mark.parametrize("called", ["code", "name"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_words_of_other_events_stay_as_they_are(small: Any, called: str, shared: bool) -> None:
+    """Also where the results of a cohort are rows of the same table."""
+    head = ("patient_id", called, "value", "unit", "taken")
+    rows = [("001", "weight", "70,5", "kg", TAKEN), ("001", "icd", "1.5", "", TAKEN)]
+    small.write("events.csv", head, [*rows, ("001", "CRP", "0,875", "mg/L", TAKEN)])
+    columns = {called: called, "value": "value", "unit": "unit", "time": "taken"}
     small.spec["records"]["events"] = {"table": "events.csv", "columns": columns}
-    small.spec["records"]["fields"]["kg"] = {
-        "role": "input",
-        "kind": "number",
-        "unit": "kg",
-        "event": "weight",
-    }
+    weight = {"role": "input", "kind": "number", "unit": "kg", "event": "weight"}
+    small.spec["records"]["fields"]["kg"] = weight
     small.spec["records"]["fields"]["stage"] = {"role": "input", "kind": "category", "event": "icd"}
     small.spec["decimal_comma"] = ["events.csv"]
-    found = small.link().patients[0].sources["records"]
-    assert (found["kg"].value, found["stage"].value) == (70.5, "1,5")
+    if shared:
+        crp = {"role": "input", called: "CRP", "unit": "mg/L"}
+        shares = {"table": "events.csv", "columns": dict(columns), "results": {"crp": crp}}
+        small.spec["biomarkers"] |= shares | {"other_results": "they are events"}
+    found = small.link().patients[0].sources
+    assert (found["records"]["kg"].value, found["records"]["stage"].value) == (70.5, "1.5")
+    if shared:
+        assert found["biomarkers"]["crp"].value == 0.875
+
+
+def test_a_day_has_a_comma_too(small: Any) -> None:
+    small.spec["prediction_time"] = {"day": 0}
+    small.spec["never_columns"] = {"records.csv": {"seen_at": "a date"}}
+    small.write(
+        "results.csv", ("patient_id", "test", "value", "unit", "day"), [("001", "CRP", "1,5", "mg/L", "-2,5")]
+    )
+    small.spec["biomarkers"]["columns"] = {"name": "test", "value": "value", "unit": "unit", "day": "day"}
+    small.spec["biomarkers"]["results"]["crp"].pop("code", None)
+    small.spec["biomarkers"]["results"]["crp"]["name"] = "CRP"
+    small.spec["decimal_comma"] = ["results.csv"]
+    found = small.values()["crp"]
+    assert (found.value, found.offset_days) == (1.5, -2.5)
 
 
 def test_a_table_without_numbers_is_refused(small: Any) -> None:
