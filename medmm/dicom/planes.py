@@ -7,28 +7,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
+from medmm.columns import VolumeElement
 from medmm.dicom import tags
 from medmm.dicom.elements import Elements
 from medmm.dicom.geometry import Vector, checked_orientation, checked_position, directions
 from medmm.dicom.header import MAX_SPACING_MM, Header, Layout, checked_spacing, layout_of, spacing_of
 from medmm.errors import DicomRefusal
 
-SPLITTING = (
-    "StackID",
-    "EchoNumbers",
-    "EchoTime",
-    "DiffusionBValue",
+NAMED: tuple[VolumeElement, ...] = get_args(VolumeElement)
+"""Elements that a volume can be asked for by; the two others may be of one patient alone."""
+_DIFFUSION = NAMED.index("DiffusionBValue") + 1
+SPLITTING: tuple[str, ...] = (
+    *NAMED[:_DIFFUSION],
     "DiffusionGradientOrientation",
-    "ConvolutionKernel",
-    "TemporalPosition",
-    "InversionTime",
-    "FlipAngle",
-    "AcquisitionNumber",
-    "TriggerTime",
-    "FrameReferenceTime",
-    "ImageType",
+    *NAMED[_DIFFUSION:],
     "AcquisitionTime",
 )
 """What may tell the volumes of one series apart, in the order in which it is tried."""

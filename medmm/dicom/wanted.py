@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from medmm.columns import VolumeElement
 from medmm.dicom.header import read_header
-from medmm.dicom.planes import SPLITTING
+from medmm.dicom.planes import NAMED, SPLITTING
 from medmm.dicom.series import Plan, plan_series
 from medmm.errors import DicomRefusal
 
@@ -17,8 +17,6 @@ Wanted = Mapping[VolumeElement, float | tuple[float, float] | str]
 
 SAME_NUMBER = 0.01
 """Relative difference of a number from the one that is wanted; scanners round nominal values."""
-NAMED: tuple[VolumeElement, ...] = get_args(VolumeElement)
-"""Elements that a volume can be asked for by; others that tell volumes apart may be of one patient alone."""
 MOST_TOLD = 8
 """Values of an element that a refusal lists."""
 
