@@ -122,6 +122,15 @@ def check_unit(unit: str) -> None:
     _parse(unit)
 
 
+def is_unit(text: str) -> bool:
+    """Tell whether results can be converted to a unit (:func:`check_unit`)."""
+    try:
+        check_unit(text)
+    except DataError:
+        return False
+    return True
+
+
 def _difference(source: Mapping[str, int], target: Mapping[str, int]) -> dict[str, int]:
     """What must be multiplied onto ``source`` to have the dimension of ``target``."""
     powers = {name: target.get(name, 0) - source.get(name, 0) for name in {*source, *target}}

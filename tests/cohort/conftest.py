@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from medmm.cohort.draft import draft
 from medmm.cohort.link import Cohort, link
 from medmm.cohort.spec import CohortSpec, load_spec
 
@@ -82,6 +83,14 @@ class Small:
         source = patient.sources["biomarkers"]
         assert isinstance(source, Mapping)
         return source
+
+
+def drafted(data: Path, out: Path) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Draft a cohort and a recipe; return both as read, and the questions."""
+    found = draft(data, out, pipeline=out / "pipeline")
+    assert found.recipe is not None
+    asked = [question for _, _, question in found.questions]
+    return yaml.safe_load(found.cohort.read_text()), yaml.safe_load(found.recipe.read_text()), asked
 
 
 @pytest.fixture

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
-from medmm.cohort.draft import draft
 from medmm.cohort.draft.guess import field, outcome_of
 from medmm.cohort.draft.profile import Column
 from medmm.cohort.outcomes import OutcomeSpec
+from tests.cohort.conftest import drafted
 from tests.dicom.conftest import Scanner
 
 IDS = [f"{n:07d}" for n in range(4711, 4751)]
@@ -20,13 +19,6 @@ IDS = [f"{n:07d}" for n in range(4711, 4751)]
 
 def _table(path: Path, head: str, rows: list[str]) -> None:
     path.write_text("\n".join([head, *rows]) + "\n", encoding="latin-1")
-
-
-def _drafted(data: Path, out: Path) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    found = draft(data, out, pipeline=out / "pipeline")
-    assert found.recipe is not None
-    asked = [question for _, _, question in found.questions]
-    return yaml.safe_load(found.cohort.read_text()), yaml.safe_load(found.recipe.read_text()), asked
 
 
 def test_subjects_are_known_by_their_images_and_every_picture_of_a_study_is_taken(tmp_path: Path) -> None:
@@ -47,7 +39,7 @@ def test_subjects_are_known_by_their_images_and_every_picture_of_a_study_is_take
             pixels = np.random.default_rng(view).integers(0, 99, (32, 24)).astype(np.int16)
             plain = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
             views.slice(0, pixels=pixels, PatientID=name, Modality="MG", StudyDate="20240301", **plain)
-    cohort, recipe, asked = _drafted(data, tmp_path / "mine")
+    cohort, recipe, asked = drafted(data, tmp_path / "mine")
     assert cohort["subjects"] == {"table": "Liste.csv", "id": "Fallkennung"}
     assert cohort["decimal_comma"] == ["Liste.csv"]
     fields = cohort["records"]["fields"]
@@ -85,7 +77,7 @@ def test_of_loops_some_frames_are_taken(tmp_path: Path) -> None:
     for name in IDS[:6]:
         scanner = Scanner(data / "us" / name)
         scanner.save(scanner.dataset(loop, PatientID=name, Modality="US", StudyDate="20240301", **flat))
-    cohort, recipe, asked = _drafted(data, tmp_path / "mine")
+    cohort, recipe, asked = drafted(data, tmp_path / "mine")
     assert cohort["images"]["us"]["choose"] == "all"
     block = recipe["modalities"]["us"]
     assert (block["kind"], block["frames"], block["images"]) == ("bag", 4, 4)
@@ -107,7 +99,7 @@ def test_a_laboratory_s_own_words_and_units_are_understood(tmp_path: Path) -> No
         f"{i};{n / 7:.2f};{('oui', 'non', 'ND')[n % 3]};{n % 4}".replace(".", ",") for n, i in enumerate(IDS)
     ]
     _table(data / "outcomes.csv", "patient;raideur (kPa);stéatose;stade", labels)
-    cohort, recipe, _ = _drafted(data, tmp_path / "mine")
+    cohort, recipe, _ = drafted(data, tmp_path / "mine")
     results_block = cohort["biomarkers"]
     assert cohort["records"]["fields"]["IMC"] == {"role": "input", "kind": "number", "unit": "kg/m2"}
     assert results_block["columns"] == {
@@ -147,7 +139,7 @@ def test_a_table_of_tissue_is_no_table_of_outcomes(tmp_path: Path) -> None:
     data.mkdir()
     rows = [f"{i},2024-03-01,{40 + n},{n % 3}" for n, i in enumerate(IDS)]
     _table(data / "tissue.csv", "patient_id,seen,age,ki67", rows)
-    cohort, _, _ = _drafted(data, tmp_path / "mine")
+    cohort, _, _ = drafted(data, tmp_path / "mine")
     assert cohort["records"]["table"] == "tissue.csv"
     assert cohort["outcomes"] == {}
 
@@ -160,7 +152,7 @@ def test_a_table_of_follow_up_is_asked_about_as_a_time_to_an_event(tmp_path: Pat
     )
     rows = [f"{i},{100 + 7 * n},{n % 2}" for n, i in enumerate(IDS)]
     _table(data / "follow_up.csv", "patient_id,follow_up_days,died", rows)
-    _, _, asked = _drafted(data, tmp_path / "mine")
+    _, _, asked = drafted(data, tmp_path / "mine")
     (question,) = (line for line in asked if "perhaps" in line)
     assert "delete follow_up.csv under `never_tables`" in question
     told = yaml.safe_load(question.split("`")[1])

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from pydicom.uid import generate_uid
 
-from medmm.cohort.draft import draft
 from medmm.cohort.draft.sequences import SEQUENCES
 from medmm.columns import ImageSpec
 from medmm.errors import ConfigError
 from medmm.modalities.image import Image, ImageSettings
 from medmm.modalities.waveform import Waveform, WaveformSettings
+from tests.cohort.conftest import drafted
 from tests.dicom.conftest import Scanner
 from tests.dicom.test_rules_other import pet
 from tests.modalities.test_waveform import called, recording
@@ -45,18 +43,11 @@ def _brains(data: Path, *described: str) -> None:
                     scanner.slice(5.0 * z, pixels=pixels, **tags)
 
 
-def _drafted(data: Path, out: Path) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    found = draft(data, out, pipeline=out / "pipeline")
-    assert found.recipe is not None
-    asked = [question for _, _, question in found.questions]
-    return yaml.safe_load(found.cohort.read_text()), yaml.safe_load(found.recipe.read_text()), asked
-
-
 def test_each_mr_sequence_is_a_block_and_diffusion_asks_for_its_b_value(tmp_path: Path) -> None:
     data = tmp_path / "data"
     _tables(data)
     _brains(data, "SAG T1 FLAIR", "t1_mprage", "ep2d_diff_3b")
-    cohort, recipe, asked = _drafted(data, tmp_path / "mine")
+    cohort, recipe, asked = drafted(data, tmp_path / "mine")
     images = cohort["images"]
     assert set(images) == {"flair", "t1", "dwi"} == set(recipe["modalities"]) - {"records"}
     assert re.search(images["t1"]["description"], "t1_mprage", re.IGNORECASE)
@@ -70,7 +61,7 @@ def test_several_series_of_a_study_that_nothing_names_are_asked_about(tmp_path: 
     data = tmp_path / "data"
     _tables(data)
     _brains(data, "series A", "series B")
-    cohort, _, asked = _drafted(data, tmp_path / "mine")
+    cohort, _, asked = drafted(data, tmp_path / "mine")
     assert set(cohort["images"]) == {"mr"}
     (question,) = (line for line in asked if "most studies have" in line)
     assert question.startswith("most studies have 2 of these series, and one is taken; say which by")
@@ -86,6 +77,7 @@ def test_several_series_of_a_study_that_nothing_names_are_asked_about(tmp_path: 
         ("Ax T2* GRE", "swi"),
         ("t1_mprage_sag_Gd", "t1_contrast"),
         ("Post contrast SAG T1", "t1_contrast"),
+        ("T1 posterior fossa", "t1"),
         ("WIP sT1W_3D_TFE", "t1"),
         ("t2_tse_tra", "t2"),
         ("PD fat sat", "pd"),
@@ -102,7 +94,7 @@ def test_waveforms_are_drafted_as_waveforms_with_their_leads_in_one_order(tmp_pa
     for n, name in enumerate(NAMES):
         leads = ("I", "II") if n % 4 else ("II", "I")
         called(recording(data / "ecg" / f"{name}.dcm", patient=name), *leads)
-    cohort, recipe, asked = _drafted(data, tmp_path / "mine")
+    cohort, recipe, asked = drafted(data, tmp_path / "mine")
     block = recipe["modalities"]["ecg"]
     assert block == {
         "kind": "waveform",
@@ -135,6 +127,6 @@ def test_a_pet_is_drafted_in_uptake_values_where_its_series_state_what_these_nee
                 pixels = rng.integers(0, 900, (16, 16)).astype(np.int16)
                 place = {"ImagePositionPatient": [0, 0, 4 * z], "PatientID": name, "pixels": pixels}
                 pet(scanner, **place | changes)
-    whole = _drafted(tmp_path / "whole", tmp_path / "a")[1]["modalities"]["pt"]
+    whole = drafted(tmp_path / "whole", tmp_path / "a")[1]["modalities"]["pt"]
     assert (whole["intensity"], whole["window"]) == ("suv", [0, 10])
-    assert "intensity" not in _drafted(tmp_path / "lacking", tmp_path / "b")[1]["modalities"]["pt"]
+    assert "intensity" not in drafted(tmp_path / "lacking", tmp_path / "b")[1]["modalities"]["pt"]

@@ -12,7 +12,7 @@ from medmm.catalogue import Entry, by_name
 from medmm.cohort.draft.lines import flow
 from medmm.cohort.draft.profile import Column, Sheet, Survey, plain, words_of
 from medmm.errors import DataError
-from medmm.units import check_unit, factor
+from medmm.units import factor, is_unit
 
 CONSEQUENCE = re.compile(
     r"post|follow|discharge|death|dead|died|surviv|mortal|vital_|icu|(^|_)los($|_)|length_of_stay|hospitali[sz]"
@@ -141,13 +141,8 @@ def unit_of(name: str) -> str:
     ('kPa', 'a', 'a', '')
     """
     bracketed = re.search(r"[(\[]([^()\[\]]+)[)\]]$", name.strip())
-    if bracketed is not None:
-        try:
-            check_unit(bracketed[1].strip())
-        except DataError:
-            pass
-        else:
-            return bracketed[1].strip()
+    if bracketed is not None and is_unit(bracketed[1].strip()):
+        return bracketed[1].strip()
     return next((unit for pattern, unit in UNITS.items() if re.search(pattern, plain(name), re.I)), "")
 
 
@@ -260,14 +255,12 @@ def slug(text: str) -> str:
 def outcomes(sheet: Sheet, survey: Survey) -> dict[str, Column]:
     """Return the columns that could be an outcome: of two words, of some, or of many numbers."""
     return {
-        name: column
-        for name, column in sheet.columns.items()
-        if name != survey.id and outcome_of(column) is not None
+        name: column for name, column in sheet.columns.items() if name != survey.id and outcome_of(column)
     }
 
 
-def outcome_of(column: Column) -> dict[str, Any] | None:
-    """Return the kind of outcome that a column could be, with its words; None where it could be none."""
+def outcome_of(column: Column) -> dict[str, Any]:
+    """Return the kind of outcome that a column could be, with its words; {} where it could be none."""
     missing = missing_words(column) or [word for word in column.others if word.lower() in MISSING_WORDS]
     words = [word for word in column.words if word not in missing]
     codes = {"missing_codes": missing} if missing else {}
@@ -277,7 +270,7 @@ def outcome_of(column: Column) -> dict[str, Any] | None:
         return {"kind": "multiclass", "classes": [int(w) if w.isdigit() else w for w in words]} | codes
     numbers = column.is_number or (missing and column.numbers >= SOME_NUMBERS * column.filled)
     unit = {"unit": unit_of(column.name)} if unit_of(column.name) else {}
-    return {"kind": "regression"} | unit | codes if numbers and column.distinct > MOST_CLASSES else None
+    return {"kind": "regression"} | unit | codes if numbers and column.distinct > MOST_CLASSES else {}
 
 
 def positive_of(words: Sequence[str]) -> Any:

@@ -89,7 +89,7 @@ def _fingerprint(
     if candidates:
         sheet, column = candidates[0]
         counts = dict(words_of(survey.root, sheet.name, [column.name]))
-        kind = guess.outcome_of(column) or {}
+        kind = guess.outcome_of(column)
         words = [word for word in column.words if word not in kind.get("missing_codes", ())]
         labels = [float(place) for place, word in enumerate(words) for _ in range(counts[(word,)])]
         events = events_told(rarer(kind.get("kind", "binary"), labels))

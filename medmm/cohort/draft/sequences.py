@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from medmm.dicom.index import SeriesEntry
 
 _T1 = r"t1|mprage|spgr|bravo"
-_GIVEN = r"(^|[^a-z])(gd|gad|km|post)|\+ ?c"
+_GIVEN = r"(^|[^a-z])(gd|gad|km|post(?!er))|\+ ?c"
 SEQUENCES: Mapping[str, str] = {
     "flair": r"flair|dark[ _-]?fl",
     "adc": r"(^|[^a-z])adc|apparent",

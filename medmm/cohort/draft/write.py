@@ -15,7 +15,7 @@ from medmm.cohort.draft.lines import Lines, flow, line_of
 from medmm.cohort.draft.profile import Column, Sheet, Survey, words_of
 from medmm.cohort.draft.spread import skewed_columns, skewed_results
 from medmm.errors import DataError
-from medmm.units import check_unit, factor
+from medmm.units import factor, is_unit
 
 SPELT: Mapping[str, str] = {
     "G/L": "10*9/L",
@@ -114,7 +114,7 @@ def _outcomes(survey: Survey, parts: Parts) -> Lines:
         return
     yield "outcomes:"
     for sheet, column in found:
-        kind = guess.outcome_of(column) or {}
+        kind = guess.outcome_of(column)
         value = {"table": sheet.name} | kind | _column_key(column.name)
         question = "is this what you predict?"
         if kind.get("kind") == "multiclass":
@@ -223,9 +223,7 @@ def _result(code: str, name: str, units: Sequence[str]) -> Line:
         )
         return Line(value | label, guessed or assumed)
     unit = stated[0]
-    try:
-        check_unit(unit)
-    except DataError:
+    if not is_unit(unit):
         why = f"the unit {unit!r} is not one that medmm knows"
         value.pop("catalogue", None)
         return Line(
@@ -315,7 +313,7 @@ def _decimals(parts: Parts) -> Lines:
 
 
 def _is_quantity(column: Column) -> bool:
-    return (guess.outcome_of(column) or {}).get("kind") == "regression"
+    return guess.outcome_of(column).get("kind") == "regression"
 
 
 def _is_number(column: Column) -> bool:
@@ -373,7 +371,7 @@ def _splits(survey: Survey, parts: Parts, images: Sequence[Block]) -> Lines:
         guess.slug(name)
         for sheet in parts.labels
         for name, column in guess.outcomes(sheet, survey).items()
-        if (guess.outcome_of(column) or {}).get("kind") != "regression"
+        if guess.outcome_of(column).get("kind") != "regression"
     ][:1]
     question = "" if outcome else "name the outcome in `stratify` too, so that every fold has its share"
     found = outcome + [block.name for block in images]
