@@ -83,7 +83,8 @@ def pages_kept() -> Iterator[None]:
 
     A step asks for the blocks that the step before has freed. Left alone, glibc maps each one above 32 MB
     anew, and the system fills it with zeros page by page: 0.13 of the CPU seconds of a 3-D ResNet10's step.
-    Nothing is done where the C library has no such settings.
+    Nothing is done where the C library has no such settings. One block does not stand within another, whose
+    end would be the end of both.
     """
     library = ctypes.CDLL(None)
     if not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):

@@ -18,6 +18,7 @@ from medmm.fitting.ahead import one_thread
 from medmm.fitting.candidates import Problem, stacks
 from medmm.fitting.crossval import fits
 from medmm.fitting.inputs import Inputs
+from medmm.fitting.memory import pages_kept
 from medmm.fitting.pretraining.beginning import lesson_for
 from medmm.modality import Modality
 from medmm.network.fusion import Stack
@@ -81,7 +82,7 @@ def rehearse(problem: Problem, folds: Ints, *, again: int = 0, jobs: int | None 
         again: further cross-validations, each with as many folds.
         jobs: splits that the run fits at a time, each on one thread; None for one on all threads.
     """
-    with nullcontext() if jobs is None else one_thread():
+    with pages_kept(), nullcontext() if jobs is None else one_thread():
         return _rehearsed(problem, folds, again=again, jobs=jobs or 1)
 
 
