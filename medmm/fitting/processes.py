@@ -28,6 +28,7 @@ from lightning.fabric.strategies import DDPStrategy
 
 from medmm.arrays import Ints
 from medmm.errors import FittingError
+from medmm.fitting.memory import ran_out
 
 Precision = Literal["float32", "bf16"]
 
@@ -139,9 +140,9 @@ def _others_there() -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        if ran_out(error):  # who called makes its batch smaller
+            raise
         raise FittingError(
             "another process of this run has ended, or cannot be reached; its own last lines say why. What"
             " is finished is kept: start all of them again with --resume"

@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from medmm.errors import FittingError
 from medmm.fitting import checkpoint
 from medmm.fitting.loop import fit_network
+from medmm.fitting.processes import _others_there
 from tests.conftest import REPOSITORY
 from tests.fitting.small_fit import small_job
 
@@ -119,3 +121,10 @@ def test_a_process_whose_fellow_is_killed_says_so_and_together_they_go_on_to_the
     found = load_file(tmp_path / "killed" / "weights.safetensors")
     for key, value in load_file(two / "weights.safetensors").items():
         assert torch.equal(value, found[key]), key
+
+
+def test_a_lost_connection_is_said_and_memory_that_ends_is_left_to_who_asked():
+    with pytest.raises(FittingError, match="another process of this run has ended"), _others_there():
+        raise RuntimeError("Connection closed by peer [127.0.0.1]:4711")
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"), _others_there():
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
