@@ -59,6 +59,8 @@ class Case:
     patients: int
     batch: int
     rounds: int
+    claimed: bool = True
+    """False where what a step costs without any image, about 5 ms, is a fifth of it: shown, not claimed."""
 
     def __str__(self) -> str:
         size = "×".join(str(side) for side in self.shape)
@@ -67,7 +69,8 @@ class Case:
 
 CASES = {
     "small": Case("cnn", (224, 224), 64, 8, 15),
-    "small3d": Case("cnn", (48, 48, 32), 64, 8, 15),
+    "volume": Case("cnn", (64, 64, 48), 32, 8, 15),
+    "small3d": Case("cnn", (48, 48, 32), 64, 8, 15, claimed=False),
     "resnet10": Case("resnet10", (32, 128, 128), 8, 4, 5),
     "densenet121": Case("densenet121", (224, 224), 8, 4, 12),
 }
@@ -110,6 +113,8 @@ def _speed(case: Case) -> bool:
     for name, ratio in against.items():
         spent = median(turn[name] for turn in turns)
         print(f"  {name:<22} {case.patients / spent:8.1f} images/s   {ratio:5.2f} of the limit")
+    if not case.claimed:
+        return True
     strict = median(turn["limit, channels last"] / turn["medmm"] for turn in turns)
     holds = _said("medmm of the faster limit", min(strict, against["medmm"]), LIMIT)
     if _has_bf16():
