@@ -48,9 +48,7 @@ def _rectified(network: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
             found += [
                 (one, other)
                 for one, other in pairwise(parent)
-                if type(one) is nn.GroupNorm
-                and type(other) is nn.ReLU
-                and used[id(one)] == used[id(other)] == 1
+                if norm.fast(one) and type(other) is nn.ReLU and used[id(one)] == used[id(other)] == 1
             ]
     return found
 

@@ -140,3 +140,19 @@ def test_a_wide_group_is_torch_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(2, 32, 4, 4).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(layer(x), torch.relu(F.group_norm(x, 2, *layer[0].parameters())))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("affine", [False, True])
+def test_a_norm_may_lack_weights_or_keep_them_still(affine: bool, frozen: bool) -> None:
+    layer = nn.Sequential(nn.GroupNorm(2, 8, affine=affine), nn.ReLU()).requires_grad_(not frozen)
+    x = torch.randn(2, 8, 5, 5).bfloat16()
+    known = torch.relu(F.group_norm(x.float(), 2))
+    halve(layer)
+    ours = x.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(ours)
+    found.sum().backward()
+    assert torch.allclose(found.float(), known, rtol=0.02, atol=0.02)
+    assert ours.grad is not None
+    assert [p.grad is None for p in layer.parameters()] == [frozen] * 2 * affine
